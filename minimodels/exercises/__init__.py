@@ -1,0 +1,156 @@
+"""Exercises that answer at once: check = exercises.load("start"), then check.bits_per_byte(your_function).
+
+A chapter's exercises stand in `minimodels/exercises/<word>.py`, in a list EXERCISES. To add one, write its solution, a function that draws its
+inputs, and its mutants: the typical mistakes, as code, each with the hint for it. An answer that agrees with a mutant gets that mutant's hint;
+the tests prove of every exercise that its solution passes, that a stub is not attempted, and that each mutant fails with its own hint.
+"""
+
+import importlib
+import math
+import pkgutil
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mutant:
+    """A typical mistake: a function that makes it, and the hint for those who made it too."""
+
+    function: Callable
+    hint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exercise:
+    """One question: what is right, on which inputs, and what is typically wrong.
+
+    inputs(rng) draws one set of arguments from a random.Random; a check draws n_trials of them.
+    """
+
+    solution: Callable
+    inputs: Callable[[random.Random], tuple]
+    mutants: tuple[Mutant, ...]
+    hint: str                   # for a wrong answer that no mutant explains
+    n_trials: int = 20
+    tolerance: float = 1e-5     # relative, and absolute below 1
+
+    @property
+    def name(self) -> str:
+        return self.solution.__name__
+
+    def check(self, answer: Callable, *, seed: int = 0) -> "Result":
+        """What answer does on random inputs, compared with the solution. Never raises for what answer does."""
+        if not callable(answer):
+            return Result(self.name, is_attempted=True, message=f"give the function itself, {self.name}, not what it returned")
+        for i in range(self.n_trials):
+            outcome = self._run(answer, seed, i)
+            if isinstance(outcome, NotImplementedError) or i == 0 and (outcome is None or outcome is ...):
+                return Result(self.name, message="not attempted yet: the function returns nothing so far")
+            if isinstance(outcome, Exception):
+                return self._fail(f"{_call(self.name, self._draw(seed, i))} raised {type(outcome).__name__}: {outcome}")
+            wanted = self._run(self.solution, seed, i)
+            if not self._agree(outcome, wanted):
+                call = _call(self.name, self._draw(seed, i))
+                return self._fail(f"{call} gave {_short(outcome)} instead of {_short(wanted)}.\n{self._hint(answer, seed)}")
+        return Result(self.name, is_attempted=True, is_passed=True, message=f"passed {self.n_trials} random inputs")
+
+    def _hint(self, answer, seed):
+        """The hint of the mutant that agrees with answer everywhere, or the general one."""
+        outcomes = [self._run(answer, seed, i) for i in range(self.n_trials)]
+        for mutant in self.mutants:
+            if all(self._agree(outcome, self._run(mutant.function, seed, i)) for i, outcome in enumerate(outcomes)):
+                return mutant.hint
+        return self.hint
+
+    def _draw(self, seed, i):
+        return self.inputs(random.Random(f"{seed} {i}"))
+
+    def _run(self, function, seed, i):
+        """What function returns for inputs of its own (so that it may spoil them), or the exception that it raised."""
+        try:
+            return function(*self._draw(seed, i))
+        except Exception as error:    # a learner's code may raise anything
+            return error
+
+    def _agree(self, a, b):
+        return not isinstance(a, Exception) and agree(a, b, tolerance=self.tolerance)
+
+    def _fail(self, message):
+        return Result(self.name, is_attempted=True, message=message)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a check found; a notebook shows its message."""
+
+    name: str
+    message: str
+    is_attempted: bool = False
+    is_passed: bool = False
+
+    def __bool__(self):
+        return self.is_passed
+
+    def __repr__(self):
+        return f"{self.name}: {self.message}"
+
+
+class Checks:
+    """The checks of one chapter, a method each."""
+
+    def __init__(self, word: str, exercises: Sequence[Exercise]):
+        self.word = word
+        self.exercises = {exercise.name: exercise for exercise in exercises}
+
+    def __getattr__(self, name):
+        if name.startswith("_") or name == "exercises":
+            raise AttributeError(name)
+        if name not in self.exercises:
+            raise AttributeError(f"chapter {self.word!r} has no exercise {name!r}; it has {', '.join(self.exercises)}")
+        return self.exercises[name].check
+
+    def __dir__(self):
+        return [*super().__dir__(), *self.exercises]
+
+
+def words() -> list[str]:
+    """The chapters that have exercises, by their word."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def load(word: str) -> Checks:
+    """The checks of the chapter called word. Raises ValueError with the chapters that have some."""
+    if word not in words():
+        raise ValueError(f"exercises exist for {', '.join(words())}, got {word!r}")
+    return Checks(word, importlib.import_module(f"{__name__}.{word}").EXERCISES)
+
+
+def agree(a, b, *, tolerance: float) -> bool:
+    """Whether a is b: numbers and tensors within tolerance, sequences and mappings item by item, anything else by equality."""
+    if hasattr(a, "shape") or hasattr(b, "shape"):
+        return _same_shape(a, b) and agree(a.tolist(), b.tolist(), tolerance=tolerance)
+    if isinstance(a, bool) or isinstance(b, bool) or isinstance(a, str) or isinstance(b, str):
+        return type(a) is type(b) and a == b
+    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
+        return math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance) or math.isnan(a) and math.isnan(b)
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(agree(a[k], b[k], tolerance=tolerance) for k in a)
+    if isinstance(a, Sequence) and isinstance(b, Sequence):
+        return len(a) == len(b) and all(agree(x, y, tolerance=tolerance) for x, y in zip(a, b))
+    return type(a) is type(b) and a == b
+
+
+def _same_shape(a, b):
+    return hasattr(a, "shape") and hasattr(b, "shape") and tuple(a.shape) == tuple(b.shape)
+
+
+def _call(name, arguments):
+    return f"{name}({', '.join(map(_short, arguments))})"
+
+
+def _short(value, *, width=80):
+    if hasattr(value, "shape"):
+        return f"<{type(value).__name__} of shape {tuple(value.shape)}>"
+    text = f"{value:.6g}" if isinstance(value, float) else repr(value)
+    return text if len(text) <= width else text[: width - 1] + "…"

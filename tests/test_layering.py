@@ -1,0 +1,44 @@
+"""Imports point one way: a file of the package imports only files that come before it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "minimodels"
+ORDER = ("config devices layers attention mla moe balance loss mtp model fp8 kernels download disk corpus data checkpoint optim evaluate train sampling "
+         "generate convert tasks grpo distill sparse parallel cost ladder ledger lab commands cli").split()
+NOTEBOOKS_ONLY = {"show"}    # and lab, which cli's doctor asks too
+FILES = sorted(path for path in PACKAGE.glob("*.py") if not path.stem.startswith("_"))
+
+
+def imported(path):
+    """The modules of the package that the file at path imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text("utf8"))):
+        if isinstance(node, ast.ImportFrom):
+            parts = (node.module or "").split(".")
+            if parts[0] == "minimodels":
+                yield from parts[1:2] or [alias.name for alias in node.names]
+            elif node.level:
+                yield from (node.module.split(".")[:1] if node.module else [alias.name for alias in node.names])
+        elif isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[1] for alias in node.names if alias.name.startswith("minimodels."))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_a_file_has_its_place(path):
+    assert path.stem in {*ORDER, *NOTEBOOKS_ONLY}, f"write {path.stem} into ORDER, where its imports allow it"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_imports_point_one_way(path):
+    allowed = set(ORDER[: ORDER.index(path.stem)]) if path.stem in ORDER else set()
+    wrong = set(imported(path)) - allowed
+    assert not wrong, f"{path.name} imports {', '.join(sorted(wrong))}"
+
+
+def test_no_file_imports_the_tests_or_transformers_at_its_top():
+    for path in FILES:
+        for node in ast.parse(path.read_text("utf8")).body:
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not any(name.split(".")[0] in ("tests", "transformers", "pytest") for name in names), f"{path.name} imports {names}"
