@@ -10,6 +10,7 @@ import torch.distributed as dist
 
 from minimodels.commands import run_doctor, run_evaluate, run_export, run_generate, run_train
 from minimodels.config import PRESETS, ModelConfig, TrainConfig
+from minimodels.devices import is_out_of_memory
 
 
 class Parser(argparse.ArgumentParser):
@@ -28,8 +29,10 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("minimodels: stopped", file=sys.stderr)
         return 130
-    except (ValueError, OSError, ArithmeticError, MemoryError) as error:
-        if os.environ.get("MINIMODELS_TRACEBACK"):
+    except (ValueError, OSError, ArithmeticError, MemoryError, RuntimeError) as error:
+        # any other RuntimeError is a fault of this program, whose traceback somebody needs
+        is_bug = isinstance(error, RuntimeError) and not is_out_of_memory(error)
+        if is_bug or os.environ.get("MINIMODELS_TRACEBACK"):
             raise
         print(f"minimodels: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -57,7 +60,7 @@ def parser() -> Parser:
     sub.set_defaults(command=run_generate)
     sub.add_argument("--run", required=True, help="folder of the run")
     sub.add_argument("--prompt", required=True)
-    sub.add_argument("--max-new-tokens", type=int, default=128)
+    sub.add_argument("--max-new-tokens", type=int, help="default 128, or what max_seq_len leaves")
     sub.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token")
     for name, kind in (("top-k", int), ("top-p", float), ("min-p", float)):
         sub.add_argument(f"--{name}", type=kind)

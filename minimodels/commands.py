@@ -1,5 +1,6 @@
 """What the commands of the command line do."""
 
+import contextlib
 import dataclasses
 import os
 import sys
@@ -12,12 +13,14 @@ from minimodels import lab
 from minimodels.checkpoint import Run
 from minimodels.config import ModelConfig, TrainConfig
 from minimodels.convert import save_hf
+from minimodels.corpus import CORPORA
 from minimodels.data import Batches, Dataset, bits_per_byte, compressed_bits_per_byte, prepare
 from minimodels.devices import choose_device, rank
+from minimodels.download import file_sha256
 from minimodels.evaluate import Evaluation, evaluate
 from minimodels.generate import decode
 from minimodels.model import Transformer
-from minimodels.train import train
+from minimodels.train import check_share, train
 
 
 def configs(options, run: Run | None = None) -> tuple[ModelConfig, TrainConfig]:
@@ -31,27 +34,57 @@ def configs(options, run: Run | None = None) -> tuple[ModelConfig, TrainConfig]:
 
 def run_train(options):
     """Train, then score the model on the validation text beside zlib and lzma, and show a sample."""
-    device = join_processes(choose_device(options.device))
-    run = Run.open(options.out) if options.resume else None
+    device, tier = join_processes(choose_device(options.device)), lab.tier()
+    run = Run.open(named(options, "out")) if options.resume else None
     model_config, train_config = configs(options, run)
-    source = options.data or (run.data["source"] if run else "stdlib")
     if run:
-        run.check_same(model_config, train_config, {**run.data, "source": source})
-    check_window(model_config, train_config)
+        run.check_same(model_config, train_config)
+    check_sizes(model_config, train_config)
+    source = source_of(options, run) or "stdlib"
     data = prepare_once(source, model_config.vocab_size)
+    origin = {"source": source, "name": data.name, "train_sha256": file_sha256(data.folder / "train.bin")}
     torch.manual_seed(train_config.seed)
     model = Transformer(model_config).to(device)
     batches = Batches(data.train, batch_size=train_config.batch_size, seq_len=train_config.seq_len, seed=train_config.seed)
-    if not run:
-        run = create_once(options.out, model_config, train_config, data, source)
+    if run:
+        check_same_text(run, origin)
+    else:
+        run = create_once(named(options, "out"), model_config, train_config, data, origin)
     counts = f"{model_config.n_params / 1e6:.2f}M parameters, {model_config.n_active_params / 1e6:.2f}M active"
-    say(f"{counts}; {len(data.train) / 1e6:.2f}M tokens of {data.name}; on {device}, tier {lab.tier()}")
-    bytes_per_token = data.valid_bytes / len(data.valid)
-    records = train(model, batches, train_config, run=run, resume=options.resume, valid=data)
-    show_progress(records, train_config, bytes_per_token)
+    say(f"{counts}; {len(data.train) / 1e6:.2f}M tokens of {data.name}; on {device}, tier {tier.name}")
+    try:
+        with contextlib.closing(train(model, batches, train_config, run=run, resume=options.resume, valid=data)) as records:
+            show_progress(records, train_config, data.valid_bytes / len(data.valid))
+    except KeyboardInterrupt:
+        say(f"stopped; continue with: minimodels train --out {options.out} --resume")
+        raise
     if rank() == 0:
         report(model, data, train_config)
         say(f"the run is in {options.out}")
+
+
+def named(options, flag: str) -> str:
+    """The folder that a flag gives. Raises ValueError for an empty name, which would be the current folder."""
+    value = getattr(options, flag)
+    if not value:
+        raise ValueError(f"--{flag} must name a folder, got {value!r}")
+    return value
+
+
+def source_of(options, run: Run | None) -> str | None:
+    """What --data names, or without it what the run was trained on; a path is made absolute, so that it holds elsewhere too."""
+    if options.data is None:
+        return run and run.data.get("source")
+    if not options.data:
+        raise ValueError(f"--data must be one of {', '.join(CORPORA)}, or a file or folder, got {options.data!r}")
+    return options.data if options.data in CORPORA or not os.path.exists(options.data) else os.path.abspath(options.data)
+
+
+def check_same_text(run: Run, origin: dict):
+    """Raise ValueError if the training tokens are not those that the run was made with, wherever they lie now."""
+    if run.data.get("train_sha256", origin["train_sha256"]) != origin["train_sha256"]:
+        raise ValueError(f"--data must hold the text that {run.directory} was made with ({run.data['source']}, as it was then), got other "
+                         f"text in {origin['source']}: put the text back, or choose another --out")
 
 
 def join_processes(device: torch.device) -> torch.device:
@@ -74,19 +107,24 @@ def prepare_once(source: str, vocab_size: int) -> Dataset:
     return data if rank() == 0 else prepare(source, vocab_size)
 
 
-def create_once(out: str, model_config: ModelConfig, train_config: TrainConfig, data: Dataset, source: str) -> Run | None:
+def create_once(out: str, model_config: ModelConfig, train_config: TrainConfig, data: Dataset, origin: dict) -> Run | None:
     """A new run, made by the first process; the others keep nothing."""
-    if rank() != 0:
-        return None
-    return Run.create(out, model_config, train_config, data.tokenizer, data={"source": source, "name": data.name})
+    return Run.create(out, model_config, train_config, data.tokenizer, data=origin) if rank() == 0 else None
 
 
-def check_window(model_config: ModelConfig, train_config: TrainConfig):
-    """Raise ValueError if a training sequence is longer than the model's rotary table, or too short for its MTP modules."""
-    if train_config.seq_len > model_config.max_seq_len:
-        raise ValueError(f"seq_len must be at most max_seq_len={model_config.max_seq_len}, got {train_config.seq_len}")
-    if train_config.seq_len < model_config.mtp_depth + 2:
-        raise ValueError(f"seq_len must be at least mtp_depth + 2 = {model_config.mtp_depth + 2}, got {train_config.seq_len}")
+def check_sizes(model_config: ModelConfig, train_config: TrainConfig):
+    """Raise ValueError if the two configurations do not fit each other, the processes, or the machine, before anything is made."""
+    T, at_least = train_config.seq_len, model_config.mtp_depth + 2
+    if T > model_config.max_seq_len:
+        raise ValueError(f"seq_len must be at most max_seq_len={model_config.max_seq_len}, got {T}")
+    if T < at_least:
+        raise ValueError(f"seq_len must be at least mtp_depth + 2 = {at_least}, so that every depth has a target, got {T}")
+    check_share(train_config)
+    n_params = sum(model_config.parameters.values())
+    needed, memory = 8 * n_params, lab.memory()  # a weight and its gradient, in float32, and no state or activation yet
+    if memory and needed > memory:
+        raise ValueError(f"the model must fit in memory: {n_params / 1e9:,.1f} billion parameters need more than {needed / 2**30:,.0f} GiB to train, "
+                         f"this machine has {memory / 2**30:,.0f}; lower d_model, n_layers, n_experts or vocab_size")
 
 
 def show_progress(records, config: TrainConfig, bytes_per_token: float):
@@ -106,51 +144,69 @@ def report(model: Transformer, data: Dataset, config: TrainConfig):
     rows = {"this model": score.bits_per_byte} | {name: compressed_bits_per_byte(text, name) for name in ("lzma", "zlib")}
     for name, bits in rows.items():
         print(f"  {name:12}{bits:.3f}")
-    prompt = data.valid[:16].tolist()
-    result = decode(model, [prompt], max_new_tokens=min(120, model.config.max_seq_len - 16), temperature=0.7,
+    prompt = data.valid[:min(16, model.config.max_seq_len // 2)].tolist()
+    result = decode(model, [prompt], max_new_tokens=min(120, model.config.max_seq_len - len(prompt)), temperature=0.7,
                     generator=torch.Generator(model.embed.weight.device).manual_seed(config.seed))
     print("\na sample at temperature 0.7; the prompt ends at the bar")
     print(data.tokenizer.decode(prompt) + "|" + data.tokenizer.decode(result.tokens[0]))
 
 
-def load(options) -> Transformer:
-    """The model of --run, on --device."""
-    return Run.open(options.run).model().to(choose_device(getattr(options, "device", "cpu")))
+def load(run: Run, options) -> Transformer:
+    """The run's model, on --device."""
+    return run.model().to(choose_device(getattr(options, "device", "cpu")))
 
 
 def run_generate(options):
     """The continuation of --prompt on stdout, what it took on stderr."""
-    model = load(options)
-    prompt = model.tokenizer.encode(options.prompt).ids
-    if not prompt:
-        raise ValueError("--prompt must have at least one character, got an empty one")
+    model = load(Run.open(named(options, "run")), options)
+    prompt = tokens_of(options.prompt, model)
+    if not 0 <= options.seed < 2**63:
+        raise ValueError(f"--seed must be in [0, 2**63), got {options.seed}")
     generator = torch.Generator(model.embed.weight.device).manual_seed(options.seed)
-    result = decode(model, [prompt], max_new_tokens=options.max_new_tokens, temperature=options.temperature, top_k=options.top_k,
-                    top_p=options.top_p, min_p=options.min_p, draft=options.draft, stop_token=0, generator=generator)
+    n_new = options.max_new_tokens
+    result = decode(model, [prompt], max_new_tokens=min(128, model.config.max_seq_len - len(prompt)) if n_new is None else n_new,
+                    temperature=options.temperature, top_k=options.top_k, top_p=options.top_p, min_p=options.min_p, draft=options.draft,
+                    stop_token=0, generator=generator)
     print(options.prompt + model.tokenizer.decode(result.tokens[0]))
     n_new = len(result.tokens[0])
     say(f"{n_new} tokens in {result.seconds:.2f} s ({n_new / result.seconds:.0f} tokens/s), {result.n_passes + 1} passes, "
-        f"cache {result.cache_bytes / 1024:.0f} KiB" + (f", {result.acceptance:.0%} of drafts accepted" if options.draft else ""))
+        f"cache {result.cache_bytes / 1024:.0f} KiB" + (f", {result.acceptance:.0%} of drafts accepted" if result.n_drafted else ""))
+
+
+def tokens_of(prompt: str, model: Transformer) -> list[int]:
+    """The prompt's tokens. Raises ValueError if there are none, too many, or no tokenizer."""
+    if model.tokenizer is None:
+        raise ValueError("--run must hold a tokenizer to read a prompt, got a run that was made without one")
+    tokens, limit = model.tokenizer.encode(prompt).ids, model.config.max_seq_len
+    if not tokens:
+        raise ValueError("--prompt must have at least one character, got an empty one")
+    if len(tokens) >= limit:
+        raise ValueError(f"--prompt must be shorter than max_seq_len={limit} tokens, got {len(tokens)}; leave out its beginning")
+    return tokens
 
 
 def run_evaluate(options):
     """Bits per byte, acceptance of the drafts, bytes of cache a token, and the load of the experts."""
-    run = Run.open(options.run)
-    model = load(options)
-    data = prepare(options.data or run.data["source"], model.config.vocab_size, tokenizer=model.tokenizer)
+    run = Run.open(named(options, "run"))
+    model, source = load(run, options), source_of(options, run)
+    if source is None:
+        raise ValueError(f"--data must be given, because {run.directory} does not say what it was trained on")
+    data = prepare(source, model.config.vocab_size, tokenizer=model.tokenizer)
     score = evaluate(model, data.valid, n_bytes=data.valid_bytes, seq_len=run.train_config.seq_len)
     print(f"bits per byte    {score.bits_per_byte:.4f}  ({data.valid_bytes:,} bytes of {data.name})")
     print(f"cache            {model.config.cached_values_per_token * 4:,} bytes a token in fp32 ({model.config.cached_values_per_token} values)")
     if model.config.mtp_depth:
-        print(f"drafts accepted  {acceptance(model, data):.1%}  (greedy, 8 prompts of 32 tokens, 64 tokens each)")
+        print_acceptance(model, data)
     print_load(score, model.config)
 
 
-def acceptance(model: Transformer, data: Dataset) -> float:
-    """Share of greedy drafts that the main model confirms, over 8 prompts spread over the validation text."""
-    starts = torch.linspace(0, len(data.valid) - 33, 8).long().tolist()
-    prompts = [data.valid[s:s + 32].tolist() for s in starts]
-    return decode(model, prompts, max_new_tokens=min(64, model.config.max_seq_len - 32), draft="mtp").acceptance
+def print_acceptance(model: Transformer, data: Dataset):
+    """Share of greedy drafts that the main model confirms, over prompts spread over the validation text."""
+    length = min(32, model.config.max_seq_len // 2, len(data.valid))
+    starts = torch.linspace(0, len(data.valid) - length, 8).long().tolist()
+    n_new = min(64, model.config.max_seq_len - length)
+    result = decode(model, [data.valid[s:s + length].tolist() for s in starts], max_new_tokens=n_new, draft="mtp")
+    print(f"drafts accepted  {result.acceptance:.1%}  (greedy, 8 prompts of {length} tokens, {n_new} tokens each)")
 
 
 def print_load(score: Evaluation, config: ModelConfig):
@@ -164,7 +220,7 @@ def print_load(score: Evaluation, config: ModelConfig):
 
 def run_export(options):
     """Write the run's model and tokenizer for Hugging Face Transformers."""
-    save_hf(load(options), options.out)
+    save_hf(load(Run.open(named(options, "run")), options), named(options, "out"))
     say(f"written to {options.out}; load it with AutoModelForCausalLM.from_pretrained({options.out!r})")
 
 

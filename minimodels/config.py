@@ -260,8 +260,9 @@ class TrainConfig(_Fields):
             require(getattr(self, name) >= 1, name, "at least 1")
         require(self.seq_len >= 2, "seq_len", "at least 2, because a token is predicted from those before it")
         require(self.micro_batch is None or self.micro_batch >= 1, "micro_batch", "at least 1, or None for the whole batch")
-        for name in ("weight_decay", "mtp_weight", "balance_rate", "balance_weight", "eval_every", "seed"):
+        for name in ("weight_decay", "mtp_weight", "balance_rate", "balance_weight", "eval_every"):
             require(getattr(self, name) >= 0, name, "at least 0")
+        require(0 <= self.seed < 2**63, "seed", "in [0, 2**63)")
         for name in ("lr", "muon_lr", "clip"):
             require(getattr(self, name) > 0, name, "above 0")
         for name in ("beta1", "beta2"):

@@ -116,42 +116,44 @@ def _pieces(text, size=65_536):
 
 
 def prepare(name_or_path: str | Path, vocab_size: int, *, cache: str | Path | None = None, max_bytes: int | None = None,
-            progress=None) -> Dataset:
+            tokenizer: Tokenizer | None = None, progress=None) -> Dataset:
     """The corpus as tokens: from the cache if the same text, vocabulary size and format were prepared before, else made now.
 
     The cache holds train.bin, valid.bin, valid.txt, tokenizer.json, and meta.json with the size and SHA-256 of each. They are
     checked at every call; if one is cut or altered, a line on stderr names it and all are made again. They appear together
     (a folder is renamed) and one process makes them while others wait. max_bytes and progress as in `load_corpus`.
+    tokenizer: one of `train_tokenizer`'s kind to encode with, such as a trained model's; None: train one on this text.
     Raises ValueError (vocab_size below 257, or what load_corpus refuses), OSError (cache full or not writable).
     """
     _check_vocab_size(vocab_size)
     corpus = load_corpus(name_or_path, cache=cache, max_bytes=max_bytes, progress=progress)
     name = re.sub(r"[^\w.-]", "_", corpus.name)
-    folder = cache_folder(cache) / "tokens" / f"{name}-{vocab_size}-{_key(corpus, vocab_size)}"
+    folder = cache_folder(cache) / "tokens" / f"{name}-{vocab_size}-{_key(corpus, vocab_size, tokenizer)}"
     if _problem(folder):
         with writing(folder), only_one(folder):
             problem = _problem(folder)  # none if another process has made them meanwhile
             if problem and folder.exists():
                 print(f"minimodels: {problem}; making the tokens of {corpus.name} again", file=sys.stderr)
             if problem:
-                _make(corpus, vocab_size, folder, progress)
+                _make(corpus, vocab_size, tokenizer, folder, progress)
     return _open_folder(corpus.name, folder)
 
 
-def _key(corpus, vocab_size):
+def _key(corpus, vocab_size, tokenizer):
     digest = hashlib.sha256(repr((FORMAT, vocab_size, SAMPLE_BYTES, WORDS, tokenizers.__version__)).encode())
+    digest.update(tokenizer.to_str().encode() if tokenizer else b"")
     for text in (*corpus.train, END, *corpus.valid):
         data = text.encode()
         digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()[:16]
 
 
-def _make(corpus, vocab_size, folder, progress):
+def _make(corpus, vocab_size, tokenizer, folder, progress):
     new = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
     try:
-        tokenizer = train_tokenizer(corpus.train, vocab_size)
+        tokenizer = tokenizer or train_tokenizer(corpus.train, vocab_size)
         _write(new / "tokenizer.json", tokenizer.to_str().encode())
         _write(new / "valid.txt", "".join(corpus.valid).encode())
         for side, texts in (("train", corpus.train), ("valid", corpus.valid)):

@@ -156,15 +156,16 @@ class Lock:
     """One process at a time, among those that name the same path; its file says which one.
 
     The operating system drops the lock when its process ends, by whatever signal, so that a dead one never blocks the next.
+    A process that was forked off is another one, and may not write either; as long as it lives, it keeps its parent's lock.
     """
 
     def __init__(self, path: Path):
-        self.path, self._file = path, None
+        self.path, self._file, self._owner = path, None, None
 
     def take(self) -> str | None:
         """Take the lock, or return who has it. Several Lock objects of one process may share it."""
         me = f"process {os.getpid()} on {socket.gethostname()}"
-        if self._file is not None:
+        if self._file is not None and self._owner == os.getpid():
             return None
         file = open(self.path, "a+b")
         if not _is_free(file):
@@ -172,7 +173,7 @@ class Lock:
             holder = file.read(200).decode(errors="replace").strip()
             file.close()
             return None if holder == me else holder or "another process"
-        self._file = file
+        self._file, self._owner = file, os.getpid()
         file.truncate(0)
         file.write(me.encode())
         file.flush()

@@ -1,11 +1,11 @@
 """How good a model is on text that it has not seen: bits per byte, and how busy its experts were."""
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from minimodels.data import bits_per_byte
 from minimodels.model import Transformer
 from minimodels.mtp import losses
 
@@ -29,23 +29,32 @@ def evaluate(model: Transformer, tokens: Tensor, *, n_bytes: int, seq_len: int, 
 
     tokens: (N,), any integer type, such as a memory-mapped file's. n_bytes: length of the text they encode, in UTF-8.
     Bits per byte compare models with different tokenizers: total nats / (ln 2 * n_bytes).
+    Raises ValueError for fewer than two tokens, a window of one, or no bytes.
     """
     if len(tokens) < 2:
         raise ValueError(f"tokens must hold at least 2, because a token is predicted from those before it, got {len(tokens)}")
+    if seq_len < 2 or batch_size < 1 or n_bytes < 1:
+        raise ValueError(f"seq_len must be at least 2, batch_size and n_bytes at least 1, got {seq_len}, {batch_size}, {n_bytes}")
     was_training = model.training
     model.eval()
-    total, count, load = 0.0, 0.0, 0
-    for batch in windows(tokens, seq_len, batch_size):
-        out = model(batch.to(model.embed.weight.device))
-        n_targets = torch.tensor([len(batch) * (batch.shape[1] - 1 - k) for k in range(len(out.normed))], dtype=torch.float64)
-        each = [loss if n else loss.new_zeros(()) for loss, n in zip(losses(out, batch.to(out.hidden.device)), n_targets)]
-        full = torch.zeros(1 + len(model.mtp), dtype=torch.float64)
-        full[:len(each)] = torch.stack(each).double().cpu() * n_targets
-        total, count = total + full, count + torch.nn.functional.pad(n_targets, (0, len(full) - len(n_targets)))
-        load = [a + b.cpu() for a, b in zip(load, out.load)] if load else [b.cpu() for b in out.load]
-    model.train(was_training)
+    depths = 1 + len(model.mtp)
+    total, count = torch.zeros(depths, dtype=torch.float64), torch.zeros(depths, dtype=torch.float64)
+    load = [torch.zeros_like(gate.bias, dtype=torch.int64, device="cpu") for gate in model.gates]
+    try:
+        for batch in windows(tokens, seq_len, batch_size):
+            batch = batch.to(model.embed.weight.device)
+            out = model(batch)
+            # a last short window may have no target for a depth, or no token for its module at all
+            for k, loss in enumerate(losses(out, batch)):
+                n_targets = len(batch) * (batch.shape[1] - 1 - k)
+                total[k] += loss.item() * n_targets
+                count[k] += n_targets
+            for sum_of_layer, n in zip(load, out.load):
+                sum_of_layer += n.cpu()
+    finally:
+        model.train(was_training)
     mean = (total / count.clamp(min=1)).tolist()
-    return Evaluation(mean[0], mean[1:], total[0].item() / math.log(2) / n_bytes, int(count[0]), load)
+    return Evaluation(mean[0], mean[1:], bits_per_byte(total[0].item(), n_bytes), int(count[0]), load)
 
 
 def windows(tokens: Tensor, seq_len: int, batch_size: int):

@@ -183,8 +183,8 @@ def _windows_memory():
     import ctypes
 
     class Status(ctypes.Structure):
-        _fields_ = [("length", ctypes.c_ulong), ("load", ctypes.c_ulong)] + [
-            (name, ctypes.c_ulonglong) for name in ("total", "free", "page_total", "page_free", "virtual_total", "virtual_free", "extended")]
+        _fields_ = [("length", ctypes.c_ulong), ("load", ctypes.c_ulong)] + [(name, ctypes.c_ulonglong) for name in (
+            "total", "free", "page_total", "page_free", "virtual_total", "virtual_free", "extended")]
 
     status = Status(length=ctypes.sizeof(Status))
     return status.total if ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)) else None

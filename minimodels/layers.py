@@ -122,9 +122,17 @@ class GroupedLinear(nn.Module):
             dtype = torch.get_autocast_dtype(x.device.type)
             x, weight = x.to(dtype), weight.to(dtype)
         if x.device.type == "cuda" and x.dtype == torch.bfloat16:
-            ends = torch.tensor(counts, device=x.device, dtype=torch.int32).cumsum(0, dtype=torch.int32)
-            return F.grouped_mm(x, weight.mT, offs=ends)
+            return _grouped_mm(x, weight, counts)
         return _GroupedProduct.apply(x, weight, counts)
+
+
+def _grouped_mm(x: Tensor, weight: Tensor, counts: list[int]) -> Tensor:
+    """The same product as `_GroupedProduct`, in one kernel."""
+    ends = torch.tensor(counts, device=x.device, dtype=torch.int32).cumsum(0, dtype=torch.int32)
+    y = F.grouped_mm(x, weight.mT, offs=ends)
+    if y.requires_grad:
+        y.register_hook(torch.Tensor.contiguous)  # the gradient of a sum arrives with stride 0, which the kernel rejects
+    return y
 
 
 class _GroupedProduct(torch.autograd.Function):

@@ -10,9 +10,10 @@ from minimodels.moe import Gate
 
 
 def orthogonalise(gradient: Tensor, *, steps: int = 5) -> Tensor:
-    """Replace every singular value of a matrix by one near 1 (0.7 to 1.2): U S V^T becomes about U V^T.
+    """Replace every singular value of a matrix by one near 1: U S V^T becomes about U V^T.
 
     gradient: (..., rows, columns), a stack of matrices. Newton-Schulz with a quintic polynomial: products alone, no SVD.
+    Five steps bring every value from a 300th of the matrix's norm up into [0.68, 1.21]; smaller ones stay smaller.
     Source: Jordan et al. (2024), Muon.
     """
     a, b, c = 3.4445, -4.7750, 2.0315  # chosen there so that small singular values rise fast

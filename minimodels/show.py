@@ -40,6 +40,7 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 
 HEIGHT, MARGIN_LEFT, MARGIN_BOTTOM = 380, 64, 56   # px
 LINE = 24                                          # px, a line of the title
+BAR = r"\|"                                        # a bar inside a cell of a Markdown table
 LABEL = 17                                         # px, the least distance between two names at the ends of lines
 
 
@@ -85,7 +86,7 @@ def bars(values, *, title, unit, concept=None):
     if not values:
         raise ValueError("values must hold at least one bar, got none")
     numbers = _plain(list(values.values()))
-    colors = [color for color, _ in _styles(values, concept).values()]
+    colors = [color for color, _ in _styles(values, concept, otherwise="muted").values()]
     fig = go.Figure(go.Bar(x=numbers, y=list(values), orientation="h", marker={"color": colors}, text=[_say(n) for n in numbers],
                            textposition="outside", cliponaxis=False, showlegend=False))
     fig.update_layout(title=title, height=140 + 34 * len(values), margin={"r": 72},
@@ -109,7 +110,8 @@ def show(fig, *, alt, caption="", name=""):
 class Live:
     """A place in the output where a figure is drawn again and again: live = Live(alt=…), then live.draw(fig) in a loop.
 
-    The notebook keeps the last drawing. Arguments and errors as in `show`.
+    The notebook keeps the last drawing. nbval does not see that a drawing was replaced: tag the cell nbval-ignore-output.
+    Arguments and errors as in `show`.
     """
 
     def __init__(self, *, alt, caption="", name=""):
@@ -163,7 +165,8 @@ def _caption(caption):
 
 def _house(layout, title):
     ink, muted, rule, paper = (COLORS[k][0] for k in ("ink", "muted", "rule", "paper"))
-    axis = {"gridcolor": rule, "zeroline": False, "linecolor": muted, "tickcolor": muted, "ticks": "outside", "ticklen": 4, "automargin": True}
+    axis = {"gridcolor": rule, "zeroline": False, "linecolor": muted, "tickcolor": muted, "ticks": "outside", "ticklen": 4,
+            "automargin": True}
     wrapped = textwrap.wrap(title.replace("<br>", " "), 74)
     house = {
         "font": {"family": "'Source Sans 3', 'Segoe UI', system-ui, sans-serif", "size": 14, "color": ink},
@@ -179,15 +182,15 @@ def _house(layout, title):
     return house
 
 
-def _styles(names, concept):
-    """{name: (colour, dash)}: a concept's colour, and within one colour a dash each."""
+def _styles(names, concept, otherwise="ink"):
+    """{name: (colour, dash)}: a concept's colour, and within one colour a dash each; otherwise is for what belongs to no concept."""
     concept, seen, styles = concept or {}, Counter(), {}
     for name in names:
         key = concept.get(name, name.lower())
         key = SCHEMES.get(key, key)
         if name in concept and key not in CONCEPTS:
             raise ValueError(f"the concept of {name!r} must be one of {', '.join((*CONCEPTS, *SCHEMES))}, got {concept[name]!r}")
-        key = key if key in CONCEPTS else "ink"
+        key = key if key in CONCEPTS else otherwise
         styles[name] = COLORS[key][0], DASHES[seen[key] % len(DASHES)]
         seen[key] += 1
     return styles
@@ -253,11 +256,12 @@ def table(rows, *, caption=""):
     columns = list(rows[0])
     is_number = [all(isinstance(row[c], (int, float, np.number)) for row in rows) for c in columns]
     cells = [[str(c) for c in columns]] + [[_say(_plain(row[c])) for c in columns] for row in rows]
-    lines_ = [" | ".join(c.replace("|", "\\|") for c in row) for row in cells]
-    lines_.insert(1, " | ".join("---:" if right else "---" for right in is_number))
-    markdown = "\n".join(f"| {line} |" for line in lines_) + (f"\n\n*{caption}*" if caption else "")
+    rules = ["---:" if right else "---" for right in is_number]
+    markdown = "\n".join(f"| {' | '.join(c.replace('|', BAR) for c in row)} |" for row in (cells[0], rules, *cells[1:]))
+    markdown += f"\n\n*{caption}*" if caption else ""
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
-    plain = "\n".join("  ".join(c.rjust(w) if right else c.ljust(w) for c, w, right in zip(row, widths, is_number)).rstrip() for row in cells)
+    justified = [[c.rjust(w) if right else c.ljust(w) for c, w, right in zip(row, widths, is_number)] for row in cells]
+    plain = "\n".join("  ".join(row).rstrip() for row in justified)
     display({"text/markdown": markdown, "text/plain": plain}, raw=True)
 
 
@@ -277,7 +281,8 @@ def tokens_by_expert(tokens, experts, *, n_experts, caption=""):
             raise ValueError(f"experts must be in [0, n_experts={n_experts}), got {e}")
     words = "".join(_token(t, e, n_experts) for t, e in zip(tokens, experts))
     load = Counter(experts)
-    key = " ".join(f'<span style="white-space:nowrap">{_chip(str(e), e, n_experts)}&#8202;×&#8202;{load[e]}</span>' for e in range(n_experts))
+    counts = [f"{_chip(str(e), e, n_experts)}&#8202;×&#8202;{load[e]}" for e in range(n_experts)]
+    key = " ".join(f'<span style="white-space:nowrap">{count}</span>' for count in counts)
     html = (f'<div class="by-expert" role="group" aria-label="Text; after each token the number of its expert">'
             f'<p style="font-family:monospace;white-space:pre-wrap;line-height:2;overflow-wrap:anywhere">{words}</p>'
             f'<p>Tokens an expert got: {key}</p>' + (f"<p><em>{escape(caption)}</em></p>" if caption else "") + "</div>")

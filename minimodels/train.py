@@ -52,10 +52,13 @@ def train(model: Transformer, batches: Batches, config: TrainConfig, *, run: Run
     are those of a run that was never stopped. valid: a Dataset to evaluate on every eval_every steps.
     Under torchrun each process takes its share of every batch and gradients are averaged.
     Stopping it early (Ctrl-C, or closing the iterator) saves first. Out of memory halves the micro-batch and warns. A loss that
-    is not finite raises FloatingPointError with the step, before the weights change; earlier checkpoints stay.
+    is not finite raises FloatingPointError with the step, before the weights change; earlier checkpoints stay. Out of memory with
+    a micro-batch of 1 raises MemoryError.
     """
+    if resume and run is None:
+        raise ValueError("run must be given to resume it, got None")
     trainer = Trainer(model, batches, config)
-    start = saved = trainer.load(run) if resume else 0
+    start = saved = logged = trainer.load(run) if resume else 0
     try:
         for step in range(start + 1, config.steps + 1):
             with delayed_interrupt():
@@ -65,14 +68,22 @@ def train(model: Transformer, batches: Batches, config: TrainConfig, *, run: Run
                     record.valid_bits_per_byte = score.bits_per_byte
                 if run is not None and rank() == 0:
                     run.append({k: v for k, v in asdict(record).items() if k != "load"})
+                logged = step
                 if run is not None and (step % config.checkpoint_every == 0 or step == config.steps):
                     trainer.save(run)
                     saved = step
             yield record
     except (KeyboardInterrupt, GeneratorExit):
-        if run is not None and trainer.steps_done > saved:
+        # a second Ctrl-C may have come in the middle of a step, and half a step is never saved
+        if run is not None and trainer.steps_done == logged > saved:
             trainer.save(run)
         raise
+
+
+def check_share(config: TrainConfig):
+    """Raise ValueError unless every process gets as many sequences as the others."""
+    if config.batch_size % world_size():
+        raise ValueError(f"batch_size must be a multiple of the {world_size()} processes, got {config.batch_size}")
 
 
 class Trainer:
@@ -81,8 +92,7 @@ class Trainer:
     def __init__(self, model: Transformer, batches: Batches, config: TrainConfig):
         self.model, self.batches, self.config = convert(model) if config.fp8 else model, batches, config
         self.device = model.embed.weight.device
-        if config.batch_size % world_size():
-            raise ValueError(f"batch_size must be a multiple of the {world_size()} processes, got {config.batch_size}")
+        check_share(config)
         self.dtype = choose_dtype(config.dtype, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.optimizers = make_optimizers(model, config)
@@ -122,8 +132,12 @@ class Trainer:
         load = [all_reduce(sum(layer)) for layer in zip(*(load for _, load in parts))]
         if not loss.isfinite().all():
             raise FloatingPointError(f"loss must stay finite, got {loss[0].item()} at step {step}; the weights were not changed. "
-                                     f"Resume from the last checkpoint with a lower lr (now {self.config.lr:g}) or muon_lr")
+                                     f"Start another run with {self._lower_rates()}; this run's checkpoints are kept")
         return loss.tolist(), load
+
+    def _lower_rates(self) -> str:
+        muon = f" or muon_lr (now {self.config.muon_lr:g})" if self.config.optimizer == "muon" else ""
+        return f"a lower lr (now {self.config.lr:g}){muon}"
 
     def _forward_backward(self, tokens: Tensor, share: float) -> tuple[Tensor, list[Tensor]]:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
@@ -165,7 +179,9 @@ class Trainer:
         average_gradients(parameters)
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.clip)
         if not norm.isfinite() and not self.scaler.is_enabled():
-            raise FloatingPointError(f"the gradient's norm must stay finite, got {norm.item()} at step {step}; the weights were not changed")
+            raise FloatingPointError(f"the gradient's norm must stay finite, got {norm.item()} at step {step}; the weights were not changed. "
+                                     f"Start another run with {self._lower_rates()}; this run's checkpoints are kept")
+        self.steps_done = None  # until the step is whole
         for optimizer in self.optimizers:
             self.scaler.step(optimizer)  # in fp16 a step whose gradient overflowed is left out, and the scale halved
         self.scaler.update()
@@ -185,7 +201,8 @@ class Trainer:
         """Put everything back as the run's latest good checkpoint has it. Returns its step, 0 if there is none."""
         checkpoint = run.latest()
         if checkpoint is None:
-            run.truncate_log(0)
+            if rank() == 0:
+                run.truncate_log(0)
             return 0
         load_model_tensors(self.model, checkpoint.tensors)
         for i, optimizer in enumerate(self.optimizers):

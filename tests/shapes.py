@@ -5,7 +5,8 @@ back at the end. Nothing is traced, so debuggers and coverage still work, and a 
 is checked as well.
 
 What a name in a comment means, in this order: a size that the test gives, a whole number that the function has in a variable of
-that name, or, in lower case only, a local size: bound by its first use in a call, and held to from then on.
+that name, or, in lower case only, a local size: bound by the first line of a call that uses it, each time that line runs, and
+held to by the others.
 """
 
 import ast
@@ -126,26 +127,28 @@ class ExecutedShapes:
         del self.module.__check_shapes__
 
     def _check(self, line, names, variables, bound):
-        texts = self.comments[line]
+        texts, where = self.comments[line], f"{self.path.name}:{line}"
         if len(texts) != len(names):
-            raise ShapeError(f"{self.path.name}:{line}: {len(names)} names are assigned, but the comment has {len(texts)} shapes")
+            raise ShapeError(f"{where}: {len(names)} names are assigned, but the comment has {len(texts)} shapes")
+        bound[line] = {}  # in a loop, a line binds its local sizes anew
         for name, text in zip(names, texts):
             shape = tuple(variables[name].shape)
-            said = self._meaning(text, shape, variables, bound, f"{self.path.name}:{line}")
+            said = self._meaning(text, shape, variables, bound, line)
             if said != shape:
-                raise ShapeError(f"{self.path.name}:{line}: the comment says that {name} is ({text}) = {said}, but it is {shape}")
+                raise ShapeError(f"{where}: the comment says that {name} is ({text}) = {said}, but it is {shape}")
         self.ran.add(line)
 
-    def _meaning(self, text, shape, variables, bound, where):
+    def _meaning(self, text, shape, variables, bound, line):
         parts = [part.strip() for part in text.split(",") if part.strip()]
-        known = bound | {k: v for k, v in variables.items() if isinstance(v, int)} | self.sizes
+        local = {name: size for sizes in bound.values() for name, size in sizes.items()}
+        known = local | {name: value for name, value in variables.items() if isinstance(value, int)} | self.sizes
         for part, size in zip(parts, shape):
             if part.islower() and part.isidentifier() and part not in known:
-                known[part] = bound[part] = size
+                known[part] = bound[line][part] = size
         try:
             return tuple(eval(part, {"__builtins__": {}}, known) for part in parts)
         except NameError as error:
-            raise ShapeError(f"{where}: the test gives no size for {error.name} in ({text})") from None
+            raise ShapeError(f"{self.path.name}:{line}: the test gives no size for {error.name} in ({text})") from None
 
 
 def _functions_of(code):
@@ -162,7 +165,8 @@ def _defined_in(owner, module=None):
     module = module or owner.__name__
     for value in list(vars(owner).values()):
         for function in (value.fget, value.fset) if isinstance(value, property) else (value,):
-            function = inspect.unwrap(getattr(function, "__func__", function)) if callable(getattr(function, "__func__", function)) else None
+            function = getattr(function, "__func__", function)  # of a classmethod or staticmethod
+            function = inspect.unwrap(function) if callable(function) else None
             if isinstance(function, types.FunctionType) and function.__module__ == module:
                 yield function
             elif isinstance(function, type) and function.__module__ == module:

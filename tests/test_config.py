@@ -4,9 +4,9 @@ import math
 from dataclasses import replace
 
 import pytest
-from configs import model_configs, odd_config, repeatable
 from hypothesis import given
 
+from configs import model_configs, odd_config, repeatable
 from minimodels.config import ModelConfig, TrainConfig
 
 V3 = ModelConfig.preset("deepseek_v3")
@@ -197,7 +197,7 @@ BAD_TRAIN = [
     (dict(warmup=1.5), "warmup must be in [0, 1]"),
     (dict(warmup=0.75, decay=0.5), "decay must be at most 1 - warmup = 0.25, got 0.5"),
     (dict(mtp_weight=-0.1), "mtp_weight must be at least 0"),
-    (dict(seed=-1), "seed must be at least 0"),
+    (dict(seed=-1), "seed must be in [0, 2**63), got -1"),
     (dict(optimizer="sgd"), "optimizer must be one of muon, adamw, got 'sgd'"),
     (dict(balance="hope"), "balance must be one of bias, bias+sequence, sequence, batch, none, got 'hope'"),
     (dict(dtype="fp8"), "dtype must be one of auto, fp32, bf16, fp16, got 'fp8'"),

@@ -180,6 +180,13 @@ def test_other_text_and_other_vocabularies_have_files_of_their_own(text_file, tm
     assert len(folders) == 3
 
 
+def test_a_text_is_encoded_with_the_tokenizer_that_is_given(text_file, tmp_path):
+    own, given, again = (prepare(text_file, 310, cache=tmp_path / "c", tokenizer=t) for t in (None, TOKENIZER, TOKENIZER))
+    assert given.tokenizer.to_str() == TOKENIZER.to_str() != own.tokenizer.to_str() and given.folder == again.folder != own.folder
+    assert given.valid.tolist() == TOKENIZER.encode(given.valid_text()).ids + [0]
+    assert TOKENIZER.decode(given.train.tolist(), skip_special_tokens=False) == own.tokenizer.decode(own.train.tolist(), skip_special_tokens=False)
+
+
 @pytest.mark.parametrize("name", ["train.bin", "valid.bin", "valid.txt", "tokenizer.json", "meta.json"])
 @pytest.mark.parametrize("harm", ["cut", "flip", "remove"])
 def test_damaged_files_are_named_and_made_again(text_file, tmp_path, capsys, name, harm):

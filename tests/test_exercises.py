@@ -107,19 +107,20 @@ def test_an_answer_that_works_only_sometimes_fails():
 def test_a_chapter_or_an_exercise_that_does_not_exist_is_refused_by_name():
     with pytest.raises(ValueError, match="exercises exist for .*start.*, got 'finish'"):
         exercises.load("finish")
-    with pytest.raises(AttributeError, match="has no exercise 'nothing'; it has bits_per_byte"):
+    with pytest.raises(AttributeError, match="has no exercise 'nothing'; it has loss_to_bits_per_byte"):
         exercises.load("start").nothing
 
 
 def test_bits_per_byte_of_a_uniform_guess_over_256_bytes_is_eight():
     import math
 
-    assert exercises.load("start").exercises["bits_per_byte"].solution(math.log(256), 17, 17) == pytest.approx(8)
+    assert exercises.load("start").exercises["loss_to_bits_per_byte"].solution(math.log(256), 17, 17) == pytest.approx(8)
 
 
 @pytest.mark.parametrize("a, b, is_same", [
-    (1, 1.0, True), (1.0, 1.0 + 1e-7, True), (1.0, 1.1, False), (True, 1, False), ("a", "a", True), ([1, 2], (1, 2), True), ([1], [1, 2], False),
-    ({"a": 1}, {"a": 1.0}, True), ({"a": 1}, {"b": 1}, False), (float("nan"), float("nan"), True), (None, 0, False), (float("inf"), 1.0, False),
+    (1, 1.0, True), (1.0, 1.0 + 1e-7, True), (1.0, 1.1, False), (True, 1, False), ("a", "a", True),
+    ([1, 2], (1, 2), True), ([1], [1, 2], False), (None, 0, False), (float("inf"), 1.0, False),
+    ({"a": 1}, {"a": 1.0}, True), ({"a": 1}, {"b": 1}, False), (float("nan"), float("nan"), True),
 ])
 def test_agreement(a, b, is_same):
     assert agree(a, b, tolerance=1e-5) == is_same

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from configs import odd_config
+from minimodels import layers
 from minimodels.layers import GroupedLinear, RMSNorm, Rope, SwiGLU, groups, rotate, yarn_frequencies, yarn_mscale
 
 D, H, T = 23, 3, 7
@@ -159,13 +160,13 @@ def test_grouped_linear_is_one_linear_layer_an_expert_forward_and_backward(count
         assert_close(got, want)
 
 
-def test_grouped_linear_accepts_the_gradient_of_a_sum_whose_strides_are_zero():
-    layer, counts = GroupedLinear(5, D, 17), COUNTS[0]
-    x = torch.randn(11, D, requires_grad=True)
-    layer(x, counts).sum().backward()
-    want_x, want_weight = torch.autograd.grad(per_expert(x, layer.weight, counts).sum(), (x, layer.weight))
-    assert_close(x.grad, want_x)
-    assert_close(layer.weight.grad, want_weight)
+@pytest.mark.parametrize("form", [layers._GroupedProduct.apply, layers._grouped_mm], ids=["group_by_group", "one_kernel"])
+def test_both_forms_of_the_product_accept_the_gradient_of_a_sum_whose_strides_are_zero(form):
+    x, weight = torch.randn(11, 24, requires_grad=True), torch.randn(5, 16, 24, requires_grad=True)
+    y, expected = form(x, weight, COUNTS[0]), per_expert(x, weight, COUNTS[0])
+    assert_close(y, expected, atol=1e-5, rtol=1e-5)
+    for got, want in zip(torch.autograd.grad(y.sum(), (x, weight)), torch.autograd.grad(expected.sum(), (x, weight))):
+        assert_close(got, want, atol=1e-5, rtol=1e-5)
 
 
 def test_grouped_linears_gradient_is_that_of_finite_differences():

@@ -99,7 +99,8 @@ def test_packed_arrays_are_unpacked():
 
 @pytest.mark.parametrize("value, stored", [
     (1.234567, 1.235), (123456.0, 123500.0), (123456, 123456), (math.nan, None), (math.inf, None), (-0.0, 0.0), (True, True), ("a", "a"),
-    (np.float32(0.1), 0.1), (np.int64(7), 7), ((1, 2), [1, 2]), (range(3), [0, 1, 2]), (torch.tensor([0.33333, 2.0]), [0.3333, 2.0]), (None, None),
+    (np.float32(0.1), 0.1), (np.int64(7), 7), ((1, 2), [1, 2]), (range(3), [0, 1, 2]), (None, None),
+    (torch.tensor([0.33333, 2.0]), [0.3333, 2.0]),
 ])
 def test_values_are_plain_and_rounded(value, stored):
     plain = show._plain(value)
@@ -112,7 +113,8 @@ def test_lines_wear_the_colour_of_their_concept_and_their_name_at_the_end():
     fig = show.lines(series, **NAMES)
     drawn = {trace.name: (trace.line.color, trace.line.dash) for trace in fig.data}
     light = {token: both[0] for token, both in show.COLORS.items()}
-    assert drawn == {"MLA": (light["mla"], "solid"), "MHA": (light["attn"], "solid"), "GQA": (light["attn"], "dash"), "loss": (light["ink"], "solid")}
+    assert drawn == {"MLA": (light["mla"], "solid"), "MHA": (light["attn"], "solid"), "GQA": (light["attn"], "dash"),
+                     "loss": (light["ink"], "solid")}
     assert {a.text: a.font.color for a in fig.layout.annotations} == {name: color for name, (color, _) in drawn.items()}
 
 
@@ -180,7 +182,8 @@ def test_colab_gets_html(displayed, monkeypatch):
 # ---- tables and tokens
 
 def test_a_table_is_markdown_with_numbers_on_the_right(displayed):
-    show.table([{"preset": "cpu", "parameters": 1_700_000, "bits": np.float32(1.42341)}, {"preset": "a|b", "parameters": 17, "bits": 1}], caption="Two.")
+    rows = [{"preset": "cpu", "parameters": 1_700_000, "bits": np.float32(1.42341)}, {"preset": "a|b", "parameters": 17, "bits": 1}]
+    show.table(rows, caption="Two.")
     assert displayed[0]["text/markdown"] == (
         "| preset | parameters | bits |\n| --- | ---: | ---: |\n| cpu | 1,700,000 | 1.423 |\n| a\\|b | 17 | 1 |\n\n*Two.*")
     assert displayed[0]["text/plain"] == "preset  parameters   bits\ncpu      1,700,000  1.423\na|b             17      1"

@@ -3,8 +3,8 @@
     python book/_tools/execute.py [CHAPTER.py ...]            all chapters by default
     python book/_tools/execute.py --check [CHAPTER.py ...]
 
-The .py file (jupytext, py:percent) is the source, the .ipynb its execution. A notebook made twice differs only where its outputs do: a cell's
-id comes from its text, so that a change moves no other id; times of execution and random ids are left out; streams are merged.
+The .py file (jupytext, py:percent) is the source, the .ipynb its execution. A notebook made twice differs only where its outputs do: a
+cell's id comes from its text, so that a change moves no other id; times of execution and random ids are left out; streams are merged.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""Exercises that answer at once: check = exercises.load("start"), then check.bits_per_byte(your_function).
+"""Exercises that answer at once: check = exercises.load("start"), then check.loss_to_bits_per_byte(your_function).
 
-A chapter's exercises stand in `minimodels/exercises/<word>.py`, in a list EXERCISES. To add one, write its solution, a function that draws its
-inputs, and its mutants: the typical mistakes, as code, each with the hint for it. An answer that agrees with a mutant gets that mutant's hint;
-the tests prove of every exercise that its solution passes, that a stub is not attempted, and that each mutant fails with its own hint.
+A chapter's exercises stand in `minimodels/exercises/<word>.py`, in a list EXERCISES. To add one, write its solution, a function that draws
+its inputs, and its mutants: the typical mistakes, as code, each with the hint for it. An answer that agrees with a mutant gets its hint.
+The tests prove of every exercise that its solution passes, that a stub is not attempted, and that each mutant fails with its own hint.
 """
 
 import importlib
