@@ -18,7 +18,7 @@ NBVAL := --nbval --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-tim
 help:
 	@echo "make book     build the site and serve it on http://localhost:$(PORT) (PORT=8001 for another port); needs no torch"
 	@echo "make site     only build it, into _build/html"
-	@echo "make train    train the cpu preset on Python's own standard library, into runs/cpu"
+	@echo "make train    train the cpu preset on Python's own standard library, into runs/cpu; goes on where it was stopped"
 	@echo "make lab      open the chapters in JupyterLab"
 	@echo "make test     run every test: package, notebooks, site"
 	@echo "make bench    measure speed against Hugging Face Transformers"
@@ -40,7 +40,8 @@ test: $(READY)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q $(NBVAL) -n 2 --dist loadfile chapters/*.ipynb
 
 train: $(READY)
-	@$(PY) -m minimodels train --preset cpu --data stdlib --out runs/cpu
+	@if [ -e runs/cpu/config.json ]; then $(PY) -m minimodels train --out runs/cpu --resume; \
+	else $(PY) -m minimodels train --preset cpu --data stdlib --out runs/cpu; fi
 
 lab: $(READY)
 	@$(PY) -m jupyter lab --notebook-dir=chapters

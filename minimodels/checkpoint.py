@@ -7,6 +7,7 @@ config.json and every checkpoint carry a seal (see disk.py), and config.json hol
 altered is refused by name. Nothing is ever unpickled. Left out: checkpoints in several parts.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -73,18 +74,32 @@ class Run:
         config = to_json({"seal": NO_SEAL, "version": VERSION, "model": model_config.to_dict(), "train": train_config.to_dict(),
                           "data": data, "tokenizer_sha256": sha256}, "data", indent=1)
         run = cls(directory, model_config, train_config, tokenizer, json.loads(config)["data"], "")
+        made = []
         try:
             with clear_errors(directory, "choose another --out"):
+                made = [path for path in (run._checkpoints, directory, *directory.parents) if not path.exists()]
                 run._checkpoints.mkdir(parents=True, exist_ok=True)
                 run.lock()
                 run._refuse_an_old_one()
                 if text is not None:
                     write(directory / "tokenizer.json", [text])
                 run._seal = write(directory / "config.json", [config], sealed=True)  # last, because it makes the folder a run
-        except BaseException:
+        except BaseException as error:
+            if directory in made and not isinstance(error, FileExistsError):
+                run._remove(made)
             run.close()
             raise
         return run
+
+    def _remove(self, made):
+        """Take back a run that could not be made, if nobody else is at it: its files, then the folders made for it."""
+        with contextlib.suppress(OSError):
+            if self._lock.take() is None:
+                for name in ("config.json", "tokenizer.json", "run.lock"):
+                    (self.directory / name).unlink(missing_ok=True)
+        for path in made:
+            with contextlib.suppress(OSError):  # somebody has put something there
+                path.rmdir()
 
     def _refuse_an_old_one(self):
         if (self.directory / "config.json").exists():

@@ -1,6 +1,7 @@
 """The command line: train, generate, evaluate, export, doctor. Its flags are the fields of the two configurations."""
 
 import argparse
+import difflib
 import os
 import sys
 import types
@@ -14,7 +15,18 @@ from minimodels.devices import is_out_of_memory
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose complaint is one line, like every other complaint of this program."""
+    """A parser that takes no abbreviations, and whose complaint is one line, like every other complaint of this program."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def parse_known_args(self, args=None, namespace=None):
+        """As ever, but each command answers for the flags that it does not know."""
+        options, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            close = difflib.get_close_matches(unknown[0].partition("=")[0], self._option_string_actions, n=1, cutoff=0.8)
+            self.error(f"unknown flag or word: {' '.join(unknown)}" + (f"; did you mean {close[0]}?" if close else ""))
+        return options, unknown
 
     def error(self, message):
         raise ValueError(f"{message}; see {self.prog} --help")
@@ -30,11 +42,12 @@ def main(argv: list[str] | None = None) -> int:
         print("minimodels: stopped", file=sys.stderr)
         return 130
     except (ValueError, OSError, ArithmeticError, MemoryError, RuntimeError) as error:
+        is_full = isinstance(error, RuntimeError) and is_out_of_memory(error)
         # any other RuntimeError is a fault of this program, whose traceback somebody needs
-        is_bug = isinstance(error, RuntimeError) and not is_out_of_memory(error)
-        if is_bug or os.environ.get("MINIMODELS_TRACEBACK"):
+        if isinstance(error, RuntimeError) and not is_full or os.environ.get("MINIMODELS_TRACEBACK"):
             raise
-        print(f"minimodels: error: {' '.join(str(error).split())}", file=sys.stderr)
+        cure = "memory ran out; lower batch_size, seq_len, vocab_size or d_model: " if is_full else ""
+        print(f"minimodels: error: {cure}{' '.join(str(error).split())}", file=sys.stderr)
         return 2
     finally:
         if dist.is_initialized():
@@ -86,14 +99,14 @@ def parser() -> Parser:
 
 
 def add_fields(group, config_class: type):
-    """A flag for each field of a configuration: d_model becomes --d-model. A flag that is not given stays unset."""
+    """A flag for each field of a configuration: d_model becomes --d-model. A flag that is not given leaves no trace in the options."""
     for name, annotation in typing.get_type_hints(config_class).items():
         kinds = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
         flag = f"--{name.replace('_', '-')}"
         if kinds == (bool,):
-            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None)
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS)
         else:
-            group.add_argument(flag, type=_reader(kinds), default=None, metavar=kinds[0].__name__.upper())
+            group.add_argument(flag, type=_reader(kinds), default=argparse.SUPPRESS, metavar=kinds[0].__name__.upper())
 
 
 def _reader(kinds: tuple):

@@ -27,7 +27,7 @@ def configs(options, run: Run | None = None) -> tuple[ModelConfig, TrainConfig]:
     """The preset, or without one the run to resume, with the given flags put over it."""
     def one(config_class, kept):
         base = kept if kept and options.preset is None else config_class.preset(options.preset or "cpu")
-        given = {f.name: getattr(options, f.name) for f in dataclasses.fields(config_class) if getattr(options, f.name) is not None}
+        given = {f.name: getattr(options, f.name) for f in dataclasses.fields(config_class) if hasattr(options, f.name)}
         return dataclasses.replace(base, **given)
     return one(ModelConfig, run and run.model_config), one(TrainConfig, run and run.train_config)
 
@@ -123,8 +123,8 @@ def check_sizes(model_config: ModelConfig, train_config: TrainConfig):
     n_params = sum(model_config.parameters.values())
     needed, memory = 8 * n_params, lab.memory()  # a weight and its gradient, in float32, and no state or activation yet
     if memory and needed > memory:
-        raise ValueError(f"the model must fit in memory: {n_params / 1e9:,.1f} billion parameters need more than {needed / 2**30:,.0f} GiB to train, "
-                         f"this machine has {memory / 2**30:,.0f}; lower d_model, n_layers, n_experts or vocab_size")
+        raise ValueError(f"the model must fit in memory: {n_params / 1e9:,.1f} billion parameters need more than "
+                         f"{needed / 2**30:,.0f} GiB to train, this machine has {memory / 2**30:,.0f}; lower d_model, n_layers, n_experts or vocab_size")
 
 
 def show_progress(records, config: TrainConfig, bytes_per_token: float):
@@ -194,7 +194,8 @@ def run_evaluate(options):
     data = prepare(source, model.config.vocab_size, tokenizer=model.tokenizer)
     score = evaluate(model, data.valid, n_bytes=data.valid_bytes, seq_len=run.train_config.seq_len)
     print(f"bits per byte    {score.bits_per_byte:.4f}  ({data.valid_bytes:,} bytes of {data.name})")
-    print(f"cache            {model.config.cached_values_per_token * 4:,} bytes a token in fp32 ({model.config.cached_values_per_token} values)")
+    n_values = model.config.cached_values_per_token
+    print(f"cache            {4 * n_values:,} bytes a token in fp32 ({n_values} values)")
     if model.config.mtp_depth:
         print_acceptance(model, data)
     print_load(score, model.config)

@@ -344,6 +344,10 @@ class FP8GroupedLinear(GroupedLinear):
     def forward(self, x: Tensor, counts: list[int]) -> Tensor:
         return _Product.apply(x, self.weight, list(counts), self.recipe, x.dtype)
 
+    def each(self, x: Tensor, expert: list[int]) -> Tensor:
+        numbers = range(len(self.weight))
+        return torch.cat([self(row, [int(e == number) for number in numbers]) for row, e in zip(x.split(1), expert, strict=True)])
+
 
 FP8_FORM = {nn.Linear: FP8Linear, GroupedLinear: FP8GroupedLinear}
 

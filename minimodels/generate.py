@@ -29,7 +29,10 @@ def window(x: Tensor, start: list[int], T: int) -> Tensor:
 
 def put(x: Tensor, start: list[int], value: Tensor):
     """x[b, start[b]:start[b] + T] = value[b] for every row b. value: (B, T)."""
-    x[_places(x, start, value.shape[1])] = value
+    if min(start) == max(start):
+        x[:, start[0]:start[0] + value.shape[1]] = value
+    else:
+        x[_places(x, start, value.shape[1])] = value
 
 
 def _places(x, start, T):
@@ -61,12 +64,12 @@ class Drafter:
 
         h: (B, T, D), the main model's states of positions old[b] .. new[b] - 1 of row b, with anything behind them.
         """
-        q, start = [], list(old)
+        q, start, left_over = [], list(old), list(self.left_over)
         for k, module in enumerate(self.modules, start=1):
             before, start = start, [max(n - k + 1, 0) for n in old]
             T = max(n - s for n, s in zip(new, start))
             if k > 1:
-                with_left_over = torch.cat([self.left_over[k - 1], h], dim=1)
+                with_left_over = torch.cat([left_over[k - 1], h], dim=1)
                 h = window(with_left_over, [int(now == then) for now, then in zip(start, before)], T)
             h = self._run(k, h[:, :T], text, start)
             if k < len(self.modules):

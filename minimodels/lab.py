@@ -143,9 +143,9 @@ def doctor() -> str:
     """A report of what this machine can run, a line each: versions, cores, memory, GPU, number formats, compiler, disk, tier."""
     import torch
 
-    found = gpu()
+    found, here = gpu(), tier()
     rows = {
-        "tier": str(tier()),
+        "tier": f"{here.name} ({here.reason})",
         "python": f"{platform.python_version()} ({platform.system()} {platform.machine()})",
         "torch": torch.__version__,
         "cores": f"{n_cores()} usable, {torch.get_num_threads()} threads in torch",

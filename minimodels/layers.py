@@ -115,6 +115,10 @@ class GroupedLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(n_experts, d_out, d_in))
         nn.init.normal_(self.weight, std=d_in**-0.5)
 
+    def each(self, x: Tensor, expert: list[int]) -> Tensor:
+        """x: (rows, d_in), row r through expert[r], in any order: (rows, d_out). For a few rows, one product each."""
+        return torch.cat([F.linear(row, self.weight[e]) for row, e in zip(x.split(1), expert, strict=True)])
+
     def forward(self, x: Tensor, counts: list[int]) -> Tensor:
         assert sum(counts) == len(x), f"counts must sum to {len(x)} rows, got {sum(counts)}"
         weight = self.weight

@@ -1,7 +1,7 @@
 """Multi-head Latent Attention: all heads' keys and values come from one small latent, and only that is cached."""
 
 import torch
-from torch import Tensor, einsum, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minimodels.attention import LayerCache, Place, may_attend
@@ -84,13 +84,15 @@ class LatentAttention(nn.Module):
     def absorbed(self, q_nope: Tensor, q_rope: Tensor, latent: Tensor, place: Place) -> Tensor:
         """The same result without rebuilding a key or a value: (B, T, H, Dv)."""
         w_uk, w_uv = self.w_ukv.weight.unflatten(0, (self.n_heads, -1)).split([self.d_head, self.d_value], dim=1)
+        T, H = q_nope.shape[1:3]
         # q . (W_UK c) = (W_UK^T q) . c, so the matrix moves to the query's side
-        q_absorbed = einsum("bthn,hnc->bthc", q_nope, w_uk)
-        q = torch.cat([q_absorbed, q_rope], dim=-1).transpose(1, 2)  # (B, H, T, C + Dr)
-        score = q @ latent.unsqueeze(1).mT * self.scale  # (B, H, T, S)
-        mask = may_attend(torch.arange(q.shape[2], device=q.device), q.shape[2]) if place.is_causal else place.mask
+        q_absorbed = q_nope.transpose(1, 2) @ w_uk  # (B, H, T, C)
+        q = torch.cat([q_absorbed, q_rope.transpose(1, 2)], dim=-1)  # (B, H, T, C + Dr)
+        # all heads read the same latents, so heads and queries are the rows of one product
+        score = (q.flatten(1, 2) @ latent.mT * self.scale).unflatten(1, (H, T))  # (B, H, T, S)
+        mask = may_attend(torch.arange(T, device=q.device), T) if place.is_causal else place.mask
         if mask is not None:
             score = score.masked_fill(~mask, float("-inf"))
-        attention = score.softmax(-1)
-        o_latent = attention @ latent[:, None, :, :w_uk.shape[-1]]
-        return einsum("bhtc,hvc->bthv", o_latent, w_uv)
+        attention = score.softmax(-1)  # (B, H, T, S)
+        o_latent = (attention.flatten(1, 2) @ latent[..., :w_uk.shape[-1]]).unflatten(1, (H, T))  # (B, H, T, C)
+        return (o_latent @ w_uv.mT).transpose(1, 2)

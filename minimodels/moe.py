@@ -77,6 +77,11 @@ class Experts(nn.Module):
         # the weight goes in before w_down, where a row is narrower; w_down is linear, so the result is the same
         return self.w_down(F.silu(gate) * up * weight.to(x.dtype).unsqueeze(-1), counts)
 
+    def each(self, x: Tensor, expert: list[int], weight: Tensor) -> Tensor:
+        """x: (rows, D), row r through expert[r], in any order; weight: (rows,). The same as `grouped`, for a few rows."""
+        gate, up = self.w_gate_up.each(x, expert).chunk(2, dim=-1)
+        return self.w_down.each(F.silu(gate) * up * weight.to(x.dtype).unsqueeze(-1), expert)
+
     def one(self, x: Tensor, expert: int) -> Tensor:
         """x: (rows, D) through one expert: (rows, D)."""
         counts = [0] * len(self.w_down.weight)
@@ -94,6 +99,16 @@ def dispatch_loop(x: Tensor, routing: Routing, experts: Experts) -> Tensor:
         token, choice = torch.where(routing.expert == e)
         y = y.index_add(0, token, experts.one(x[token], e) * routing.weight[token, choice].to(x.dtype).unsqueeze(-1))
     return y
+
+
+def dispatch_few(x: Tensor, routing: Routing, experts: Experts) -> Tensor:
+    """For decoding: with a handful of tokens sorting costs more than it saves, so each (token, choice) is a product of its own.
+
+    x: (T, D) -> (T, D), equal to `dispatch_loop`.
+    """
+    T, K = routing.expert.shape
+    y = experts.each(x.repeat_interleave(K, dim=0), routing.expert.flatten().tolist(), routing.weight.flatten())
+    return y.unflatten(0, (T, K)).sum(1)
 
 
 def dispatch_sorted(x: Tensor, routing: Routing, experts: Experts, *, multiple: int = 32) -> Tensor:
@@ -145,11 +160,17 @@ class _Collect(torch.autograd.Function):
         return _Spread.apply(dy, *ctx.saved_tensors), None, None
 
 
+def dispatch_fast(x: Tensor, routing: Routing, experts: Experts) -> Tensor:
+    """The faster form for this many tokens: `dispatch_few` for at most one row an expert on a CPU, else `dispatch_sorted`."""
+    is_few = x.device.type == "cpu" and routing.expert.numel() <= routing.score.shape[1]
+    return (dispatch_few if is_few else dispatch_sorted)(x, routing, experts)
+
+
 class MoE(nn.Module):
     """y = sum of shared experts + routed_scale * weighted sum of the K chosen experts. The residual is added by the block.
 
     h: (B, T, D) -> (B, T, D), Routing. The shared experts are one SwiGLU of n_shared times the width: the same function.
-    dispatch: the form in which tokens reach the experts, `dispatch_sorted` or `dispatch_loop`.
+    dispatch: the form in which tokens reach the experts; all forms give the same.
     Source: DeepSeekMoE, section 3; DeepSeek-V3 eq. 12. Left out: dropping tokens (V3 drops none).
     """
 
@@ -158,7 +179,7 @@ class MoE(nn.Module):
         self.gate = Gate(config)
         self.experts = Experts(config)
         self.shared = SwiGLU(config.d_model, config.n_shared * config.d_expert) if config.n_shared else None
-        self.dispatch = dispatch_sorted
+        self.dispatch = dispatch_fast
 
     def forward(self, h: Tensor) -> tuple[Tensor, Routing]:
         x = h.flatten(0, -2)  # (T, D) with T of the whole batch

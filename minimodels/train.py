@@ -162,7 +162,8 @@ class Trainer:
         if not is_out_of_memory(error):
             raise error
         if self.micro_batch == 1:
-            raise MemoryError(f"one sequence of seq_len={self.config.seq_len} does not fit at step {step}: lower seq_len or d_model") from error
+            raise MemoryError(f"memory must hold one sequence, but seq_len={self.config.seq_len} does not fit at step {step}: "
+                              "lower seq_len or d_model") from error
         self.micro_batch = (self.micro_batch + 1) // 2
         self.model.zero_grad(set_to_none=True)
         if self.device.type == "cuda":
@@ -179,8 +180,8 @@ class Trainer:
         average_gradients(parameters)
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.clip)
         if not norm.isfinite() and not self.scaler.is_enabled():
-            raise FloatingPointError(f"the gradient's norm must stay finite, got {norm.item()} at step {step}; the weights were not changed. "
-                                     f"Start another run with {self._lower_rates()}; this run's checkpoints are kept")
+            raise FloatingPointError(f"the gradient's norm must stay finite, got {norm.item()} at step {step}; the weights were not "
+                                     f"changed. Start another run with {self._lower_rates()}; this run's checkpoints are kept")
         self.steps_done = None  # until the step is whole
         for optimizer in self.optimizers:
             self.scaler.step(optimizer)  # in fp16 a step whose gradient overflowed is left out, and the scale halved

@@ -6,12 +6,13 @@ Everything runs in one process, in turns: in every round each side runs once, an
 machine that is busy for a while slows both. A table shows medians and, for ratios, the range over all rounds.
 
 Training is forward, backward and AdamW (torch's fused one on both sides), with mtp_depth=0, because Hugging Face trains without
-MTP. Theirs runs with the implementation of experts that is fastest here, found in a first few rounds. Decoding is greedy, with a
+MTP. Theirs runs with the implementations of experts and attention that are fastest here, found in a first few rounds. Decoding is greedy, with a
 cache, one prompt at a time unless a batch is named; theirs is `generate` or a bare loop over its model, whichever is faster.
 Drafts need a model that has learnt something: data/checkpoints/cpu-stdlib if it is there, else one that is trained briefly first.
 """
 
 import argparse
+import copy
 import json
 import os
 import platform
@@ -40,6 +41,7 @@ from minimodels.mtp import losses
 from minimodels.train import train
 
 EXPERTS = ("eager", "grouped_mm", "batched_mm")
+ATTENTION = ("sdpa", "eager")
 CHECKPOINT = ROOT / "data" / "checkpoints" / "cpu-stdlib"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 PROMPTS = ("def main(argv=None):\n    parser = argparse.ArgumentParser(", "class Cache:\n    \"\"\"A dictionary that ", "import os\nimport sys\n\n")
@@ -65,7 +67,7 @@ class Result:
 
     def row(self) -> str:
         return (f"{self.what:<28} {self.config:<5} {self.dtype:<5} {self.ours:>9,.0f} {self.theirs:>9,.0f}   "
-                f"{self.ratio:5.2f}  {min(self.ratios):5.2f} to {max(self.ratios):5.2f}   {self.theirs_is:<24} {self.note}")
+                f"{self.ratio:5.2f}  {min(self.ratios):5.2f} to {max(self.ratios):5.2f}   {self.theirs_is:<20} {self.note}")
 
 
 class Bench:
@@ -137,9 +139,10 @@ class Bench:
                     optimizer.step()
             return run
 
-        def with_experts(form, run):
+        def with_forms(experts, attention, run):
             def run_form():
-                hf.set_experts_implementation(form)
+                hf.set_experts_implementation(experts)
+                hf.set_attn_implementation(attention)
                 run()
             return run_form
 
@@ -151,7 +154,8 @@ class Bench:
         results = []
         for what, makes in (("training", make_adamw), ("forward and backward", lambda m: None)):
             ours, optimizer = step(our_loss, model, makes(model)), makes(hf)
-            theirs = {form: with_experts(form, step(their_loss, hf, optimizer)) for form in forms}
+            theirs = {f"{form}, {attention}": with_forms(form, attention, step(their_loss, hf, optimizer))
+                      for form in forms for attention in ATTENTION}
             results.append(self.compare(what, name, dtype, tokens.numel(), ours, theirs, note))
         return results
 
@@ -159,8 +163,7 @@ class Bench:
 
     def decoding(self, name: str, model: Transformer, dtype: str, prompts: list[list[int]], n_new: int, *, trained: bool) -> list[Result]:
         """prompts: of equal length. Plain decoding one by one and as a batch; with drafts if the model is trained."""
-        bf16 = DTYPES[dtype]
-        model = model.to(self.device, bf16).eval()
+        model = copy.deepcopy(model).to(self.device, DTYPES[dtype]).eval()
         hf = convert.to_hf(model).eval()
         agreement = self._agreement(model, hf, prompts, n_new, dtype)
         results = []

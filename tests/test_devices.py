@@ -108,7 +108,7 @@ dist.destroy_process_group()
 
 def test_two_processes_have_the_sum_and_the_mean_of_what_each_had(tmp_path):
     (tmp_path / "child.py").write_text(CHILD)
-    run = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint",
-                          "localhost:0", str(tmp_path / "child.py")], env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    run = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d",
+                          "--rdzv-endpoint", "localhost:0", str(tmp_path / "child.py")], env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
                          capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr

@@ -44,7 +44,8 @@ def by_hand(model, tokens, seq_len):
     return total, count
 
 
-@pytest.mark.parametrize("n, seq_len, batch_size", [(97, 7, 5), (97, 7, 1), (91, 11, 64), (5, 23, 3), (2, 7, 3), (8, 8, 2), (9, 8, 2), (30, 2, 7)])
+@pytest.mark.parametrize("n, seq_len, batch_size", [(97, 7, 5), (97, 7, 1), (91, 11, 64), (5, 23, 3), (2, 7, 3), (8, 8, 2),
+                                                    (9, 8, 2), (30, 2, 7)])
 def test_an_evaluation_is_a_plain_loop_over_windows(n, seq_len, batch_size):
     model, tokens = model_of(), tokens_of(n)
     total, count = by_hand(model, tokens, seq_len)

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from configs import odd_config
 from minimodels import moe
 from minimodels.layers import SwiGLU
-from minimodels.moe import Experts, Gate, MoE, Routing, dispatch_loop, dispatch_sorted
+from minimodels.moe import Experts, Gate, MoE, Routing, dispatch_few, dispatch_loop, dispatch_sorted
 
 D, E, K, DE = 23, 13, 4, 29
 
@@ -156,6 +156,7 @@ def sum_by_hand(x, routing, experts):
     return torch.from_numpy(y)
 
 
+FORMS = [dispatch_loop, dispatch_sorted, dispatch_few]
 CASES = {  # T, K, live experts; rows are padded from T * K >= 32 * E = 416
     "few_tokens": (7, K, None),
     "padded": (127, K, None),
@@ -174,24 +175,25 @@ CASES = {  # T, K, live experts; rows are padded from T * K >= 32 * E = 416
 def test_every_dispatch_is_the_sum_by_hand(case):
     T, K, live = CASES[case]
     experts, x, routing = moe_of().experts, torch.randn(T, D), random_routing(T, E, K, live)
-    for dispatch in (dispatch_loop, dispatch_sorted):
+    for dispatch in FORMS:
         assert_close(dispatch(x, routing, experts).double(), sum_by_hand(x, routing, experts), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("of_sum", [False, True], ids=["random_gradient", "gradient_with_stride_0"])
 @pytest.mark.parametrize("case", CASES)
-def test_sorted_dispatch_has_the_gradients_of_the_loop(case, of_sum):
+def test_every_dispatch_has_the_gradients_of_the_loop(case, of_sum):
     T, K, live = CASES[case]
     experts, routing, dy = moe_of().experts, random_routing(T, E, K, live), torch.randn(T, D)
     x = torch.randn(T, D, requires_grad=True)
     routing.weight.requires_grad_()
     inputs = [x, routing.weight, *experts.parameters()]
     gradients = []
-    for dispatch in (dispatch_loop, dispatch_sorted):
+    for dispatch in FORMS:
         y = dispatch(x, routing, experts)
         gradients.append(torch.autograd.grad(y.sum() if of_sum else (y * dy).sum(), inputs))
-    for loop, fast in zip(*gradients):
-        assert_close(fast, loop, atol=2e-4, rtol=1e-4)
+    for loop, *others in zip(*gradients):
+        for fast in others:
+            assert_close(fast, loop, atol=2e-4, rtol=1e-4)
 
 
 def test_padding_rounds_every_busy_expert_up_to_a_multiple_and_leaves_idle_ones_empty():
@@ -204,7 +206,7 @@ def test_padding_rounds_every_busy_expert_up_to_a_multiple_and_leaves_idle_ones_
 
 
 @pytest.mark.parametrize("case", ["few_tokens", "padded", "experts_without_tokens_padded"])
-@pytest.mark.parametrize("dispatch", [dispatch_loop, dispatch_sorted])
+@pytest.mark.parametrize("dispatch", FORMS)
 def test_under_bf16_autocast_every_dispatch_is_the_sum_to_bf16s_precision(case, dispatch):
     T, K, live = CASES[case]
     experts, routing = moe_of().experts, random_routing(T, E, K, live)
@@ -218,11 +220,12 @@ def test_under_bf16_autocast_every_dispatch_is_the_sum_to_bf16s_precision(case, 
 
 
 @pytest.mark.parametrize("T", [7, 127])
-def test_a_bf16_model_dispatches_alike_in_both_forms(T):
+def test_a_bf16_model_dispatches_alike_in_all_forms(T):
     experts, x, routing = moe_of().experts.bfloat16(), torch.randn(T, D).bfloat16(), random_routing(T, E, K)
-    loop, fast = (dispatch(x, routing, experts) for dispatch in (dispatch_loop, dispatch_sorted))
-    assert loop.dtype == fast.dtype == torch.bfloat16
-    assert (loop - fast).float().norm() < 0.01 * loop.float().norm()
+    loop, *fast = (dispatch(x, routing, experts) for dispatch in FORMS)
+    for y in fast:
+        assert loop.dtype == y.dtype == torch.bfloat16
+        assert (loop - y).float().norm() < 0.01 * loop.float().norm()
 
 
 def test_one_expert_is_a_swiglu():
@@ -243,7 +246,7 @@ def dense_of(layer, config):
     return dense
 
 
-@pytest.mark.parametrize("dispatch", [dispatch_loop, dispatch_sorted])
+@pytest.mark.parametrize("dispatch", FORMS)
 def test_with_all_experts_on_and_weighed_alike_the_layer_is_one_dense_swiglu(dispatch):
     config = odd_config(top_k=E, routed_scale=float(E))  # equal weights of 1/13, times 13
     layer = moe_of(top_k=E, routed_scale=float(E))
@@ -291,6 +294,15 @@ def test_fine_experts_have_the_parameters_of_coarse_ones_and_more_ways_to_combin
     assert math.comb(16, 2) == 120 and math.comb(64, 8) == 4_426_165_368
 
 
+def test_the_fast_form_sorts_unless_there_are_no_more_rows_than_experts(monkeypatch):
+    layer, taken = moe_of(), []
+    for form in ("few", "sorted"):
+        monkeypatch.setattr(moe, f"dispatch_{form}", lambda x, routing, experts, form=form: taken.append(form) or x)
+    for T in (1, E // K, E // K + 1):
+        moe.dispatch_fast(torch.randn(T, D), random_routing(T, E, K), layer.experts)
+    assert taken == ["few", "few", "sorted"]
+
+
 def test_the_fast_form_is_the_one_that_a_layer_starts_with():
-    assert MoE(odd_config()).dispatch is moe.dispatch_sorted
+    assert MoE(odd_config()).dispatch is moe.dispatch_fast
     assert isinstance(MoE(odd_config()).experts, Experts)
