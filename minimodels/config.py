@@ -71,7 +71,7 @@ class ModelConfig(_Fields):
     Source: the symbols are those of DeepSeek-V3, section 2.1.
     """
 
-    vocab_size: int = 2048             # V
+    vocab_size: int = 4096             # V
     d_model: int = 128                 # D, d in the paper
     n_layers: int = 4                  # l, without the MTP modules
     max_seq_len: int = 1024            # longest text that the rotary table covers, in tokens
@@ -230,13 +230,14 @@ class TrainConfig(_Fields):
     Source: schedule and losses of DeepSeek-V3, section 4.2; Muon as in Jordan et al. (2024).
     """
 
-    steps: int = 1000                  # optimizer steps
-    batch_size: int = 16               # sequences a step, over all devices
+    steps: int = 2000                  # optimizer steps
+    batch_size: int = 8                # sequences a step, over all devices
     seq_len: int = 256                 # T, tokens a sequence
     micro_batch: int | None = None     # sequences a forward pass; None: all that a device gets
     optimizer: str = "muon"            # muon (matrices; AdamW for the rest) | adamw
-    lr: float = 3e-3                   # AdamW's peak learning rate
-    muon_lr: float = 0.02              # Muon's, scaled by sqrt(max(1, rows/columns))
+    lr: float = 3e-3                   # AdamW's peak rate
+    muon_lr: float = 0.03              # Muon's, scaled by sqrt(max(1, rows/columns))
+    embed_lr: float = 0.03             # AdamW's for embedding and head, when Muon has the other matrices
     weight_decay: float = 0.1          # decoupled, on matrices
     beta1: float = 0.9
     beta2: float = 0.95
@@ -246,7 +247,7 @@ class TrainConfig(_Fields):
     clip: float = 1.0                  # largest norm of the whole gradient
     mtp_weight: float = 0.3            # lambda
     balance: str = "bias"              # bias (loss-free) | bias+sequence (V3) | sequence | batch | none
-    balance_rate: float = 0.001        # gamma: how far a step moves a bias
+    balance_rate: float = 0.01         # gamma: how far a step moves a bias; V3 has 0.001, and many more steps
     balance_weight: float = 1e-4       # alpha of the auxiliary losses
     dtype: str = "auto"                # fp32, bf16, fp16; auto: what the device does well
     fp8: bool = False                  # run the products of linear layers in FP8, emulated where the hardware has none
@@ -263,7 +264,7 @@ class TrainConfig(_Fields):
         for name in ("weight_decay", "mtp_weight", "balance_rate", "balance_weight", "eval_every"):
             require(getattr(self, name) >= 0, name, "at least 0")
         require(0 <= self.seed < 2**63, "seed", "in [0, 2**63)")
-        for name in ("lr", "muon_lr", "clip"):
+        for name in ("lr", "muon_lr", "embed_lr", "clip"):
             require(getattr(self, name) > 0, name, "above 0")
         for name in ("beta1", "beta2"):
             require(0 <= getattr(self, name) < 1, name, "in [0, 1)")
@@ -293,7 +294,7 @@ PRESETS = {
     TrainConfig: {
         "cpu": {},
         "unit": dict(steps=20, batch_size=4, seq_len=32, checkpoint_every=5),
-        "t4": dict(steps=4000, batch_size=32, seq_len=512, lr=1e-3),
-        "gaming": dict(steps=10_000, batch_size=64, seq_len=1024, lr=6e-4),
+        "t4": dict(steps=4000, batch_size=32, seq_len=512, lr=1e-3, embed_lr=0.01),
+        "gaming": dict(steps=10_000, batch_size=64, seq_len=1024, lr=6e-4, embed_lr=0.006),
     },
 }

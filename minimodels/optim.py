@@ -63,25 +63,26 @@ class Muon(torch.optim.Optimizer):
 
 
 def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """The optimizers of a run. With optimizer="muon" every matrix but embedding, head and gates goes to Muon, the rest to AdamW.
+    """The optimizers of a run. "muon" gives embedding and head to AdamW at embed_lr, other matrices to Muon, the rest to AdamW.
 
-    AdamW decays matrices and leaves vectors (norms) alone.
+    "adamw" gives everything to AdamW at lr. AdamW decays matrices and leaves vectors (norms) alone; gates are never Muon's.
     """
     of_gate = {id(m.weight) for m in model.modules() if isinstance(m, Gate)}
     of_tokens = {id(model.embed.weight), id(model.head.weight)}
-    fused, matrices, other, vectors = [], [], [], []
+    by_kind = {kind: [] for kind in ("vectors", "gates", "tokens", "fused", "matrices")}
     for name, p in model.named_parameters():
-        if p.dim() < 2:
-            vectors.append(p)
-        elif config.optimizer == "adamw" or id(p) in of_gate | of_tokens:
-            other.append(p)
-        else:
-            (fused if name.endswith("w_gate_up.weight") else matrices).append(p)
-    adamw = torch.optim.AdamW([{"params": other}, {"params": vectors, "weight_decay": 0.0}], lr=config.lr,
-                              betas=(config.beta1, config.beta2), weight_decay=config.weight_decay, fused=True)
-    if config.optimizer == "adamw":
-        return [adamw]
-    return [Muon([{"params": matrices}, {"params": fused, "parts": 2}], lr=config.muon_lr, weight_decay=config.weight_decay), adamw]
+        kind = ("vectors" if p.dim() < 2 else "gates" if id(p) in of_gate else "tokens" if id(p) in of_tokens
+                else "fused" if name.endswith("w_gate_up.weight") else "matrices")
+        by_kind[kind].append(p)
+    is_muon = config.optimizer == "muon"
+    groups = [{"params": by_kind["tokens"], "lr": config.embed_lr if is_muon else config.lr}, {"params": by_kind["gates"]},
+              {"params": by_kind["vectors"], "weight_decay": 0.0}]
+    if not is_muon:
+        groups.append({"params": by_kind["matrices"] + by_kind["fused"]})
+    adamw = torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=(config.beta1, config.beta2),
+                              weight_decay=config.weight_decay, fused=True)
+    muon = [{"params": by_kind["matrices"]}, {"params": by_kind["fused"], "parts": 2}]
+    return [Muon(muon, lr=config.muon_lr, weight_decay=config.weight_decay), adamw] if is_muon else [adamw]
 
 
 def schedule(step: int, config: TrainConfig) -> float:

@@ -153,8 +153,8 @@ def test_tied_embedding_and_head_are_one_parameter():
 
 
 def test_the_rates_are_the_configurations():
-    muon, adamw = make_optimizers(Transformer(odd_config()), TrainConfig(lr=0.004, muon_lr=0.03, beta1=0.7, beta2=0.8, weight_decay=0.3))
-    assert {g["lr"] for g in muon.param_groups} == {0.03} and {g["lr"] for g in adamw.param_groups} == {0.004}
+    muon, adamw = make_optimizers(Transformer(odd_config()), TrainConfig(lr=0.004, muon_lr=0.03, embed_lr=0.05, beta1=0.7, beta2=0.8, weight_decay=0.3))
+    assert {g["lr"] for g in muon.param_groups} == {0.03} and [g["lr"] for g in adamw.param_groups] == [0.05, 0.004, 0.004]
     assert {g["betas"] for g in adamw.param_groups} == {(0.7, 0.8)} and {g["weight_decay"] for g in muon.param_groups} == {0.3}
 
 
