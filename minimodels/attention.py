@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from minimodels.config import ModelConfig
 from minimodels.layers import Rope, rotate, yarn_mscale
+from minimodels.linear import Linear
 
 
 class LayerCache:
@@ -115,6 +116,23 @@ def may_attend(position: Tensor, n_sources: int) -> Tensor:
     return mask if mask.dim() == 2 else mask[:, None]
 
 
+def attend(q: Tensor, k: Tensor, v: Tensor, place: Place, scale: float) -> Tensor:
+    """softmax(q k^T scale) v, each query over the sources that it may see.
+
+    q: (B, T, H, Dk); k: (B, S, kv, Dk); v: (B, S, kv, Dv), where kv divides H. Returns (B, T, H, Dv).
+    """
+    Dv, T = v.shape[-1], q.shape[1]
+    v = F.pad(v, (0, max(q.shape[-1] - Dv, 0)))  # fused kernels want values as wide as keys
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    if place.is_causal and q.dtype == torch.bfloat16 and q.device.type == "cpu" and T <= 1024 and k.shape[1] == q.shape[1]:
+        # torch's fused kernel needs several times as long here as its parts
+        score = (q @ k.mT * scale).masked_fill(~may_attend(torch.arange(T), T), float("-inf"))  # (B, H, T, T)
+        return (score.softmax(-1) @ v).transpose(1, 2)[..., :Dv]
+    o = F.scaled_dot_product_attention(q, k, v, attn_mask=place.mask, is_causal=place.is_causal, scale=scale,
+                                       enable_gqa=k.shape[1] < q.shape[1])
+    return o.transpose(1, 2)[..., :Dv]
+
+
 class GroupedAttention(nn.Module):
     """softmax(q k^T scale) v with scale = 1 / sqrt(Dh), where H / kv_heads query heads share one key-value head.
 
@@ -126,10 +144,10 @@ class GroupedAttention(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.n_heads, self.kv_heads, self.d_head = config.n_heads, config.kv_heads, config.d_head
-        self.w_q = nn.Linear(config.d_model, self.n_heads * self.d_head, bias=False)
-        self.w_k = nn.Linear(config.d_model, self.kv_heads * self.d_head, bias=False)
-        self.w_v = nn.Linear(config.d_model, self.kv_heads * self.d_head, bias=False)
-        self.w_o = nn.Linear(self.n_heads * self.d_head, config.d_model, bias=False)
+        self.w_q = Linear(config.d_model, self.n_heads * self.d_head)
+        self.w_k = Linear(config.d_model, self.kv_heads * self.d_head)
+        self.w_v = Linear(config.d_model, self.kv_heads * self.d_head)
+        self.w_o = Linear(self.n_heads * self.d_head, config.d_model)
         self.scale = self.d_head**-0.5 * yarn_mscale(config.yarn_factor, config.yarn_mscale) ** 2
 
     def forward(self, h: Tensor, place: Place, cache: LayerCache | None = None) -> Tensor:
@@ -138,7 +156,4 @@ class GroupedAttention(nn.Module):
         v = self.w_v(h).unflatten(-1, (-1, self.d_head))  # (B, T, kv, Dh)
         if cache is not None:
             k, v = cache.append(place.lengths, k=k, v=v)  # (B, S, kv, Dh), (B, S, kv, Dh)
-        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-        o = F.scaled_dot_product_attention(q, k, v, attn_mask=place.mask, is_causal=place.is_causal, scale=self.scale,
-                                           enable_gqa=self.kv_heads < self.n_heads)
-        return self.w_o(o.transpose(1, 2).flatten(-2))
+        return self.w_o(attend(q, k, v, place, self.scale).flatten(-2))

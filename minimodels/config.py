@@ -230,13 +230,13 @@ class TrainConfig(_Fields):
     Source: schedule and losses of DeepSeek-V3, section 4.2; Muon as in Jordan et al. (2024).
     """
 
-    steps: int = 2000                  # optimizer steps
+    steps: int = 1300                  # optimizer steps
     batch_size: int = 8                # sequences a step, over all devices
     seq_len: int = 256                 # T, tokens a sequence
     micro_batch: int | None = None     # sequences a forward pass; None: all that a device gets
     optimizer: str = "muon"            # muon (matrices; AdamW for the rest) | adamw
-    lr: float = 3e-3                   # AdamW's peak rate
-    muon_lr: float = 0.03              # Muon's, scaled by sqrt(max(1, rows/columns))
+    lr: float = 0.005                  # AdamW's peak rate
+    muon_lr: float = 0.02              # Muon's, scaled by sqrt(max(1, rows/columns))
     embed_lr: float = 0.03             # AdamW's for embedding and head, when Muon has the other matrices
     weight_decay: float = 0.1          # decoupled, on matrices
     beta1: float = 0.9

@@ -214,7 +214,7 @@ def _no_shared_experts(model: Transformer) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _load(model: Transformer, theirs: dict[str, Tensor]) -> Transformer:
-    """Copy their tensors into model, experts fused or one by one. Raises ValueError for one that is missing, left over or of another shape."""
+    """Copy their tensors into model, experts fused or one by one. Raises ValueError for one missing, left over or of another shape."""
     theirs, ours = {name: t for name, t in theirs.items() if t.numel()}, model.state_dict()
     if model.config.tie_embeddings:
         theirs.setdefault("lm_head.weight", theirs.get("model.embed_tokens.weight"))
@@ -233,7 +233,8 @@ def _load(model: Transformer, theirs: dict[str, Tensor]) -> Transformer:
                         r"\.(embed_tokens|shared_head\.head)\.weight|.*rotary_emb\.inv_freq")
     extra = [name for name in theirs if not shared.fullmatch(name)]
     if extra:
-        raise ValueError(f"the weights must hold nothing that the model has no place for, got {extra[0]}; is config.json that of another model?")
+        raise ValueError(f"the weights must hold nothing that the model has no place for, got {extra[0]}; "
+                         "is config.json that of another model?")
     return model
 
 

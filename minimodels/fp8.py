@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minimodels.layers import GroupedLinear
+from minimodels.linear import GroupedLinear, Linear
 
 TILE, BLOCK = (1, 128), (128, 128)  # rows x columns under one scale: activations, weights
 WHOLE = (2**31, 2**31)              # one scale for a whole tensor: what the tiles improve on
@@ -320,7 +320,7 @@ class _Product(torch.autograd.Function):
         return dx, dweight, None, None, None
 
 
-class FP8Linear(nn.Linear):
+class FP8Linear(Linear):
     """A linear layer with FP8 products. Its parameters stay what they were: the high-precision master weight and bias.
 
     x: (..., d_in) -> (..., d_out), in x's type, or autocast's. What reads `.weight` itself gets the master weight.
@@ -344,18 +344,18 @@ class FP8GroupedLinear(GroupedLinear):
     def forward(self, x: Tensor, counts: list[int]) -> Tensor:
         return _Product.apply(x, self.weight, list(counts), self.recipe, x.dtype)
 
-    def each(self, x: Tensor, expert: list[int]) -> Tensor:
+    def each(self, x: Tensor, expert: Tensor) -> Tensor:
         numbers = range(len(self.weight))
-        return torch.cat([self(row, [int(e == number) for number in numbers]) for row, e in zip(x.split(1), expert, strict=True)])
+        return torch.cat([self(row, [int(e == number) for number in numbers]) for row, e in zip(x.split(1), expert.tolist(), strict=True)])
 
 
-FP8_FORM = {nn.Linear: FP8Linear, GroupedLinear: FP8GroupedLinear}
+FP8_FORM = {nn.Linear: FP8Linear, Linear: FP8Linear, GroupedLinear: FP8GroupedLinear}
 
 
 def convert(model: nn.Module, recipe: Recipe = Recipe()) -> nn.Module:
     """Make model's linear layers FP8 layers, in place, and return it.
 
-    Changed: modules whose class is exactly nn.Linear or GroupedLinear, unless their own name is `head` or `gate`. Everything else
+    Changed: modules whose class is exactly nn.Linear, Linear or GroupedLinear, unless their own name is `head` or `gate`. Everything else
     keeps its precision: embedding, head, MoE gates (a class of their own), norms, and the attention core. Modules and
     parameters stay the same objects, so that an optimizer, a state dict and hooks still fit; a second call only sets the recipe.
     Raises ValueError where there is no such layer. Source: DeepSeek-V3 section 3.3.1.

@@ -65,7 +65,7 @@ class Drafter:
         h: (B, T, D), the main model's states of positions old[b] .. new[b] - 1 of row b, with anything behind them.
         """
         q, start, left_over = [], list(old), list(self.left_over)
-        for k, module in enumerate(self.modules, start=1):
+        for k in range(1, len(self.modules) + 1):
             before, start = start, [max(n - k + 1, 0) for n in old]
             T = max(n - s for n, s in zip(new, start))
             if k > 1:
@@ -75,10 +75,10 @@ class Drafter:
             if k < len(self.modules):
                 self.left_over[k] = window(h, [max(n - k - s, 0) for n, s in zip(new, start)], 1)
             last = window(h, [n - 1 - s for n, s in zip(new, start)], 1)
-            q.append(self._choose(module, last, text, [n + k for n in new], sampling))
+            q.append(self._choose(last, text, [n + k for n in new], sampling))
         for k in range(len(self.modules) + 1, n_draft + 1):
             last = self._run(len(self.modules), last, text, [n + k - 1 - len(self.modules) for n in new])
-            q.append(self._choose(module, last, text, [n + k for n in new], sampling))
+            q.append(self._choose(last, text, [n + k for n in new], sampling))
         return q[:n_draft]
 
     def _run(self, k, h, text, start):
@@ -88,8 +88,8 @@ class Drafter:
         place = Place.of(self.model.rope, T, h.device, start)
         return self.model.mtp[k - 1](h, embedded, place, self.cache.layers[self.model.config.n_layers + k - 1])[0]
 
-    def _choose(self, module, h, text, where, sampling):
-        token, q = sampling.draft(self.model.head(module.final_norm(h))[:, -1])
+    def _choose(self, h, text, where, sampling):
+        token, q = sampling.draft(self.model.head(h)[:, -1])
         put(text, where, token[:, None])
         return q
 
@@ -212,8 +212,8 @@ class _Writer:
         """One pass over all prompts, padded at the right, which no token before sees."""
         lengths = self.prompt_lengths
         out = self.model(self.text[:, :max(lengths)], self.cache)
-        logits = self.model.head(window(out.normed[0], [n - 1 for n in lengths], 1))
-        self._go_on(out.hidden, [0] * len(lengths), lengths, logits)
+        logits = self.model.head(window(out.hidden[0], [n - 1 for n in lengths], 1))
+        self._go_on(out.hidden[0], [0] * len(lengths), lengths, logits)
 
     def step(self):
         """One pass over each row's last token and its drafts."""
@@ -222,7 +222,7 @@ class _Writer:
         self.result.n_passes += 1
         self.result.n_row_passes += len(old)
         self.result.n_drafted += len(old) * len(self.q)
-        self._go_on(out.hidden, old, [n + 1 for n in old], self.model.head(out.normed[0]))
+        self._go_on(out.hidden[0], old, [n + 1 for n in old], self.model.head(out.hidden[0]))
 
     def _go_on(self, h, old, known, logits):
         """Keep the drafts that stand and one token more, let finished rows go, and draft. known[b]: where row b's drafts begin."""

@@ -1,4 +1,4 @@
-"""The parts that every block is made of: RMSNorm, rotary positions with YaRN, SwiGLU, and a linear layer per expert."""
+"""The parts that every block is made of: RMSNorm, rotary positions with YaRN, and SwiGLU."""
 
 import math
 
@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minimodels.config import ModelConfig
+from minimodels.linear import Linear
 
 
 class RMSNorm(nn.Module):
@@ -51,16 +52,18 @@ def yarn_mscale(factor: float, mscale: float) -> float:
 
 
 class Rope(nn.Module):
-    """The table of rotary turns: e^(i t frequency) for every position t, complex64 of shape (max_len, d_rope / 2).
+    """The table of rotary turns: for every position t and pair i, cosine and sine of t * frequency[i], float32.
 
-    Source: Su et al. (2021), arXiv:2104.09864, with YaRN's frequencies where the configuration asks for them.
+    turn: (2, max_len, d_rope). turn[0] holds each pair's cosine twice, turn[1] its sine with the signs (-, +), as `rotate` uses
+    them. Source: Su et al. (2021), arXiv:2104.09864, with YaRN's frequencies where the configuration asks for them.
     """
 
     def __init__(self, frequency: Tensor, max_len: int):
         super().__init__()
-        angle = torch.outer(torch.arange(max_len, dtype=torch.float64), frequency)
-        # kept as pairs (cos, sin), because casting a model to bf16 must not touch a complex tensor; never saved
-        self.register_buffer("turn", torch.stack([angle.cos(), angle.sin()], -1).float(), persistent=False)
+        angle = torch.outer(torch.arange(max_len, dtype=torch.float64), frequency)  # (max_len, d_rope / 2)
+        cos, sin = angle.cos(), angle.sin()
+        turn = torch.stack([torch.stack([cos, cos], -1), torch.stack([-sin, sin], -1)]).flatten(-2).float()
+        self.register_buffer("turn", turn, persistent=False)  # derived from the configuration, so never saved
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> "Rope":
@@ -71,20 +74,20 @@ class Rope(nn.Module):
         return cls(frequency, config.max_seq_len)
 
     def forward(self, position: Tensor) -> Tensor:
-        """position: (T,) or (B, T), int64. Returns their turns, complex64, (T, d_rope / 2) or (B, T, d_rope / 2)."""
-        return torch.view_as_complex(self.turn[position].float())
+        """position: (T,) or (B, T), int64. Returns their turns, with an axis for the heads: (2, T, 1, d) or (2, B, T, 1, d)."""
+        return self.turn[:, position].unsqueeze(-2)
 
 
 def rotate(x: Tensor, turn: Tensor) -> Tensor:
     """Turn each pair (x[2i], x[2i+1]), so that the product of a query and a key depends on their distance alone.
 
-    x: (B, T, H, d); turn: (T, d/2) or (B, T, d/2), complex64. Returns x rotated, same shape and type.
+    x: (B, T, H, d); turn: from `Rope`, for the same positions. Returns x rotated, same shape and type.
     Pairs are interleaved, as in DeepSeek-V3's released code.
     """
-    # a pair of numbers turned by an angle is a complex number times e^(i angle); the copy makes offset and strides even
-    copy = x.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
-    pair = torch.view_as_complex(copy.unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pair * turn.unsqueeze(-2)).flatten(-2).to(x.dtype)
+    cos, sin = turn
+    swapped = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    # (a, b) turns into (a cos - b sin, b cos + a sin)
+    return (x * cos + swapped * sin).to(x.dtype)
 
 
 class SwiGLU(nn.Module):
@@ -95,77 +98,9 @@ class SwiGLU(nn.Module):
 
     def __init__(self, d_model: int, d_hidden: int):
         super().__init__()
-        self.w_gate_up = nn.Linear(d_model, 2 * d_hidden, bias=False)
-        self.w_down = nn.Linear(d_hidden, d_model, bias=False)
+        self.w_gate_up = Linear(d_model, 2 * d_hidden)
+        self.w_down = Linear(d_hidden, d_model)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.w_gate_up(x).chunk(2, dim=-1)
         return self.w_down(F.silu(gate) * up)
-
-
-class GroupedLinear(nn.Module):
-    """E linear layers without bias, one an expert, applied to rows that are sorted by expert.
-
-    weight: (E, d_out, d_in). x: (rows, d_in); counts: E row counts that sum to rows. Returns (rows, d_out).
-    On a GPU this is `F.grouped_mm`; elsewhere a product a group, written into one output.
-    """
-
-    def __init__(self, n_experts: int, d_in: int, d_out: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(n_experts, d_out, d_in))
-        nn.init.normal_(self.weight, std=d_in**-0.5)
-
-    def each(self, x: Tensor, expert: list[int]) -> Tensor:
-        """x: (rows, d_in), row r through expert[r], in any order: (rows, d_out). For a few rows, one product each."""
-        return torch.cat([F.linear(row, self.weight[e]) for row, e in zip(x.split(1), expert, strict=True)])
-
-    def forward(self, x: Tensor, counts: list[int]) -> Tensor:
-        assert sum(counts) == len(x), f"counts must sum to {len(x)} rows, got {sum(counts)}"
-        weight = self.weight
-        if torch.is_autocast_enabled(x.device.type):
-            dtype = torch.get_autocast_dtype(x.device.type)
-            x, weight = x.to(dtype), weight.to(dtype)
-        if x.device.type == "cuda" and x.dtype == torch.bfloat16:
-            return _grouped_mm(x, weight, counts)
-        return _GroupedProduct.apply(x, weight, counts)
-
-
-def _grouped_mm(x: Tensor, weight: Tensor, counts: list[int]) -> Tensor:
-    """The same product as `_GroupedProduct`, in one kernel."""
-    ends = torch.tensor(counts, device=x.device, dtype=torch.int32).cumsum(0, dtype=torch.int32)
-    y = F.grouped_mm(x, weight.mT, offs=ends)
-    if y.requires_grad:
-        y.register_hook(torch.Tensor.contiguous)  # the gradient of a sum arrives with stride 0, which the kernel rejects
-    return y
-
-
-class _GroupedProduct(torch.autograd.Function):
-    """y[group e] = x[group e] @ weight[e].T, with the two products of its gradient."""
-
-    @staticmethod
-    def forward(ctx, x, weight, counts):
-        ctx.save_for_backward(x, weight)
-        ctx.counts = counts
-        y = x.new_empty(len(x), weight.shape[1])
-        for e, rows in groups(counts):
-            torch.mm(x[rows], weight[e].T, out=y[rows])
-        return y
-
-    @staticmethod
-    def backward(ctx, dy):
-        x, weight = ctx.saved_tensors
-        dy = dy.contiguous()  # the gradient of a sum arrives with stride 0
-        dx, dweight = torch.empty_like(x), torch.zeros_like(weight)
-        for e, rows in groups(ctx.counts):
-            torch.mm(dy[rows], weight[e], out=dx[rows])
-            torch.mm(dy[rows].T, x[rows], out=dweight[e])
-        return dx, dweight, None
-
-
-def groups(counts: list[int]):
-    """Each group that has rows, as (its number, the slice of its rows)."""
-    start = 0
-    for e, n in enumerate(counts):
-        if n:
-            yield e, slice(start, start + n)
-        start += n

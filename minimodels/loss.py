@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from minimodels.linear import product
+
 
 def next_token_loss(hidden: Tensor, weight: Tensor, target: Tensor, *, chunk: int = 512) -> Tensor:
     """Mean cross-entropy, in nats a token, of the logits hidden @ weight.T against target. Scalar, float32.
@@ -30,12 +32,12 @@ class _ChunkedLoss(torch.autograd.Function):
         for start in range(0, n_rows, chunk):
             rows = slice(start, start + chunk)
             h, t = hidden[rows].to(dtype), target[rows, None]
-            log_p = (h @ w.T).float().log_softmax(-1)  # (c, V)
+            log_p = product(h, w).float().log_softmax(-1)  # (c, V)
             total -= log_p.gather(1, t).sum()
             if wants_gradient:
                 dlogits = log_p.exp_().scatter_add_(1, t, log_p.new_full(t.shape, -1.0)).to(dtype)
-                dhidden[rows] = dlogits @ w
-                dweight.addmm_(dlogits.T.float(), h.float())
+                dhidden[rows] = product(dlogits, w.T)
+                dweight += product(h.T, dlogits.T).T
         if wants_gradient:
             ctx.save_for_backward(dhidden, dweight.to(weight.dtype))
         ctx.n_rows = max(n_rows, 1)

@@ -2,11 +2,11 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from minimodels.attention import LayerCache, Place, may_attend
+from minimodels.attention import LayerCache, Place, attend, may_attend
 from minimodels.config import ModelConfig
 from minimodels.layers import RMSNorm, rotate, yarn_mscale
+from minimodels.linear import Linear
 
 
 class LatentAttention(nn.Module):
@@ -29,15 +29,15 @@ class LatentAttention(nn.Module):
         D, C, to_query = config.d_model, config.d_latent, config.n_heads * (config.d_head + config.d_rope)
         self.w_q = None
         if config.d_query_latent is None:
-            self.w_q = nn.Linear(D, to_query, bias=False)
+            self.w_q = Linear(D, to_query)
         else:
-            self.w_dq = nn.Linear(D, config.d_query_latent, bias=False)
+            self.w_dq = Linear(D, config.d_query_latent)
             self.q_norm = RMSNorm(config.d_query_latent, config.norm_eps)
-            self.w_uq = nn.Linear(config.d_query_latent, to_query, bias=False)
-        self.w_dkv = nn.Linear(D, C + config.d_rope, bias=False)  # W_DKV and W_KR in one
+            self.w_uq = Linear(config.d_query_latent, to_query)
+        self.w_dkv = Linear(D, C + config.d_rope)  # W_DKV and W_KR in one
         self.kv_norm = RMSNorm(C, config.norm_eps)
-        self.w_ukv = nn.Linear(C, self.n_heads * (self.d_head + self.d_value), bias=False)  # W_UK and W_UV in one, by head
-        self.w_o = nn.Linear(self.n_heads * self.d_value, D, bias=False)
+        self.w_ukv = Linear(C, self.n_heads * (self.d_head + self.d_value))  # W_UK and W_UV in one, by head
+        self.w_o = Linear(self.n_heads * self.d_value, D)
         self.scale = (self.d_head + self.d_rope) ** -0.5 * yarn_mscale(config.yarn_factor, config.yarn_mscale) ** 2
 
     def forward(self, h: Tensor, place: Place, cache: LayerCache | None = None, *, absorb: bool | None = None) -> Tensor:
@@ -48,8 +48,8 @@ class LatentAttention(nn.Module):
             latent, = cache.append(place.lengths, latent=latent)
         if absorb is None:
             absorb = self.absorbing_is_cheaper(h.shape[1], latent.shape[1])
-        attend = self.absorbed if absorb else self.naive
-        return self.w_o(attend(q_nope, q_rope, latent, place).flatten(-2))
+        path = self.absorbed if absorb else self.naive
+        return self.w_o(path(q_nope, q_rope, latent, place).flatten(-2))
 
     def absorbing_is_cheaper(self, T: int, S: int) -> bool:
         """Compare multiplications a head for T queries over S cached tokens: a longer key against rebuilding S keys and values."""
@@ -76,14 +76,14 @@ class LatentAttention(nn.Module):
         k_nope, v = self.w_ukv(c_kv).unflatten(-1, (self.n_heads, -1)).split([self.d_head, self.d_value], dim=-1)
         k = torch.cat([k_nope, k_rope.unsqueeze(2).expand(-1, -1, self.n_heads, -1)], dim=-1)  # (B, S, H, Dn + Dr)
         q = torch.cat([q_nope, q_rope], dim=-1)  # (B, T, H, Dn + Dr)
-        v = F.pad(v, (0, max(q.shape[-1] - self.d_value, 0)))  # fused kernels want values as wide as keys
-        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-        o = F.scaled_dot_product_attention(q, k, v, attn_mask=place.mask, is_causal=place.is_causal, scale=self.scale)
-        return o.transpose(1, 2)[..., :self.d_value]
+        return attend(q, k, v, place, self.scale)
 
     def absorbed(self, q_nope: Tensor, q_rope: Tensor, latent: Tensor, place: Place) -> Tensor:
         """The same result without rebuilding a key or a value: (B, T, H, Dv)."""
         w_uk, w_uv = self.w_ukv.weight.unflatten(0, (self.n_heads, -1)).split([self.d_head, self.d_value], dim=1)
+        dtype = q_nope.dtype
+        if q_nope.device.type == "cpu":  # where a small product in bf16 costs several in fp32
+            q_nope, q_rope, latent, w_uk, w_uv = (x.float() for x in (q_nope, q_rope, latent, w_uk, w_uv))
         T, H = q_nope.shape[1:3]
         # q . (W_UK c) = (W_UK^T q) . c, so the matrix moves to the query's side
         q_absorbed = q_nope.transpose(1, 2) @ w_uk  # (B, H, T, C)
@@ -95,4 +95,4 @@ class LatentAttention(nn.Module):
             score = score.masked_fill(~mask, float("-inf"))
         attention = score.softmax(-1)  # (B, H, T, S)
         o_latent = (attention.flatten(1, 2) @ latent[..., :w_uk.shape[-1]]).unflatten(1, (H, T))  # (B, H, T, C)
-        return (o_latent @ w_uv.mT).transpose(1, 2)
+        return (o_latent @ w_uv.mT).transpose(1, 2).to(dtype)

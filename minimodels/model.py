@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from minimodels.attention import Cache, GroupedAttention, LayerCache, Place
 from minimodels.config import ModelConfig
-from minimodels.layers import GroupedLinear, RMSNorm, Rope, SwiGLU
+from minimodels.layers import RMSNorm, Rope, SwiGLU
+from minimodels.linear import GroupedLinear
 from minimodels.mla import LatentAttention
 from minimodels.moe import Gate, MoE, Routing
 from minimodels.mtp import MTPModule
@@ -37,25 +38,23 @@ class Block(nn.Module):
 class Output:
     """What a forward pass computed, for tokens (B, T).
 
-    hidden: (B, T, D), after the last block and before the final norm. normed: a list, hidden states ready for the head: the
-    main model's (B, T, D), then of each MTP depth k (B, T - k, D). routing: a Routing for each layer with experts, in order,
+    hidden: the states that the head reads: the main model's (B, T, D), then of each MTP depth k (B, T - k, D). routing: a Routing for each layer with experts, in order,
     the MTP modules' last; None for a dense layer. Logits are computed when asked for, because a training step never holds them.
     """
 
-    hidden: Tensor
-    normed: list[Tensor]
+    hidden: list[Tensor]
     routing: list[Routing | None]
     head: nn.Linear
 
     @property
     def logits(self) -> Tensor:
         """The main model's logits: (B, T, V). Position i predicts token i + 1."""
-        return self.head(self.normed[0])
+        return self.head(self.hidden[0])
 
     @property
     def mtp_logits(self) -> list[Tensor]:
         """For each MTP depth k, logits (B, T - k, V). Position i predicts token i + k + 1."""
-        return [self.head(h) for h in self.normed[1:]]
+        return [self.head(h) for h in self.hidden[1:]]
 
     @property
     def load(self) -> list[Tensor]:
@@ -98,21 +97,21 @@ class Transformer(nn.Module):
         for i, block in enumerate(self.layers):
             h, routing = block(h, place, cache.layers[i] if cache else None)
             routings.append(routing)
-        normed = [self.final_norm(h)]
+        hidden = [self.final_norm(h)]
         if cache:
             cache.advance(tokens.shape[1])
         else:
-            self._look_ahead(tokens, h, normed, routings)
-        return Output(h, normed, routings, self.head)
+            self._look_ahead(tokens, hidden, routings)
+        return Output(hidden, routings, self.head)
 
-    def _look_ahead(self, tokens: Tensor, h: Tensor, normed: list[Tensor], routings: list[Routing | None]):
+    def _look_ahead(self, tokens: Tensor, hidden: list[Tensor], routings: list[Routing | None]):
         """Run the MTP modules: depth k sees hidden state i and token i + k, so its sequence is k tokens shorter."""
         for k, module in enumerate(self.mtp, start=1):
             if tokens.shape[1] <= k:
                 return
             embedded = self.embed(tokens[:, k:])  # (B, T-k, D)
-            h, routing = module(h[:, :-1], embedded, Place.of(self.rope, tokens.shape[1] - k, tokens.device))
-            normed.append(module.final_norm(h))
+            h, routing = module(hidden[-1][:, :-1], embedded, Place.of(self.rope, tokens.shape[1] - k, tokens.device))
+            hidden.append(h)
             routings.append(routing)
 
     def _check(self, tokens: Tensor, cache: Cache | None):
@@ -128,7 +127,7 @@ class Transformer(nn.Module):
                                  "was the text encoded with another tokenizer?")
         n_tokens = tokens.shape[1]
         if cache is not None:
-            if cache.config != config:
+            if cache.config is not config and cache.config != config:
                 raise ValueError("cache must be of this model's configuration; make it with Cache(model.config, ...)")
             if len(cache.lengths) != len(tokens):
                 raise ValueError(f"tokens must have a row for each of the cache's {len(cache.lengths)}, got {len(tokens)}")

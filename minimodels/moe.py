@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minimodels.config import ModelConfig
-from minimodels.layers import GroupedLinear, SwiGLU
+from minimodels.layers import SwiGLU
+from minimodels.linear import GroupedLinear
 
 
 @dataclass
@@ -77,7 +78,7 @@ class Experts(nn.Module):
         # the weight goes in before w_down, where a row is narrower; w_down is linear, so the result is the same
         return self.w_down(F.silu(gate) * up * weight.to(x.dtype).unsqueeze(-1), counts)
 
-    def each(self, x: Tensor, expert: list[int], weight: Tensor) -> Tensor:
+    def each(self, x: Tensor, expert: Tensor, weight: Tensor) -> Tensor:
         """x: (rows, D), row r through expert[r], in any order; weight: (rows,). The same as `grouped`, for a few rows."""
         gate, up = self.w_gate_up.each(x, expert).chunk(2, dim=-1)
         return self.w_down.each(F.silu(gate) * up * weight.to(x.dtype).unsqueeze(-1), expert)
@@ -107,7 +108,7 @@ def dispatch_few(x: Tensor, routing: Routing, experts: Experts) -> Tensor:
     x: (T, D) -> (T, D), equal to `dispatch_loop`.
     """
     T, K = routing.expert.shape
-    y = experts.each(x.repeat_interleave(K, dim=0), routing.expert.flatten().tolist(), routing.weight.flatten())
+    y = experts.each(x.repeat_interleave(K, dim=0), routing.expert.flatten(), routing.weight.flatten())
     return y.unflatten(0, (T, K)).sum(1)
 
 

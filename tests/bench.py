@@ -6,8 +6,8 @@ Everything runs in one process, in turns: in every round each side runs once, an
 machine that is busy for a while slows both. A table shows medians and, for ratios, the range over all rounds.
 
 Training is forward, backward and AdamW (torch's fused one on both sides), with mtp_depth=0, because Hugging Face trains without
-MTP. Theirs runs with the implementations of experts and attention that are fastest here, found in a first few rounds. Decoding is greedy, with a
-cache, one prompt at a time unless a batch is named; theirs is `generate` or a bare loop over its model, whichever is faster.
+MTP. Theirs runs with the implementations of experts and attention that are fastest here, found in a first few rounds. Decoding
+is greedy, with a cache, one prompt at a time unless a batch is named; theirs is `generate` or a bare loop, whichever is faster.
 Drafts need a model that has learnt something: data/checkpoints/cpu-stdlib if it is there, else one that is trained briefly first.
 """
 
@@ -44,7 +44,8 @@ EXPERTS = ("eager", "grouped_mm", "batched_mm")
 ATTENTION = ("sdpa", "eager")
 CHECKPOINT = ROOT / "data" / "checkpoints" / "cpu-stdlib"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-PROMPTS = ("def main(argv=None):\n    parser = argparse.ArgumentParser(", "class Cache:\n    \"\"\"A dictionary that ", "import os\nimport sys\n\n")
+PROMPTS = ("def main(argv=None):\n    parser = argparse.ArgumentParser(", "class Cache:\n    \"\"\"A dictionary that ",
+           "import os\nimport sys\n\n")
 MAX_GATHERED_BYTES = 2**30  # batched_mm copies an expert's weights for every token; beyond this it is not tried
 
 
@@ -289,7 +290,7 @@ def parse(argv=None):
     parser.add_argument("--rounds", type=int, help="rounds of each comparison (7, or 3 with --quick)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, help="of torch; its own choice if not given")
-    parser.add_argument("--cpu-time", action="store_true", help="count the process's CPU seconds, for a machine that is busy with other things")
+    parser.add_argument("--cpu-time", action="store_true", help="count CPU seconds, for a machine that is busy with other things")
     parser.add_argument("--out", type=Path, help="also write JSON there")
     return parser.parse_args(argv)
 

@@ -151,7 +151,7 @@ def test_mtp_logits_equal_hugging_face(hidden, tmp_path):
     out = source(tokens)
     theirs = MtpModel.from_pretrained(hf)
     # their positions are those of the tokens ahead; only distances matter
-    h = theirs.forward_layer(0, out.hidden[:, :-1], torch.arange(1, 13)[None], None, input_ids=tokens[:, 1:])
+    h = theirs.forward_layer(0, out.hidden[0][:, :-1], torch.arange(1, 13)[None], None, input_ids=tokens[:, 1:])
     close(out.mtp_logits[0], theirs._project_to_logits(h))
 
 
@@ -442,7 +442,7 @@ def with_field(**values):
     ("config.json", lambda p: p.write_text("[1]"), "config.json must be a JSON object, got list"),
     ("config.json", with_field(hidden_size=24), "model.embed_tokens.weight must fit embed.weight of shape"),
     ("config.json", with_field(num_hidden_layers=2, num_nextn_predict_layers=0), "must hold nothing that the model has no place for"),
-    ("config.json", with_field(num_hidden_layers=9), "must hold model.layers.4.input_layernorm.weight, which is missing; is config.json that of another model"),
+    ("config.json", with_field(num_hidden_layers=9), "must hold model.layers.4.input_layernorm.weight, which is missing"),
     ("config.json", with_field(model_type="qwen3"), "model_type must be 'deepseek_v3'"),
     ("model.safetensors.index.json", lambda p: p.write_text("{}"), "model.safetensors.index.json must name the files"),
     ("model.safetensors", Path.unlink, "model.safetensors is missing"),

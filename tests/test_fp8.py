@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from minimodels import fp8
 from minimodels.config import ModelConfig
 from minimodels.fp8 import BLOCK, E4M3, E5M2, TILE, WHOLE, FP8GroupedLinear, FP8Linear, Quantised, Recipe, convert, converted, quantise
-from minimodels.layers import GroupedLinear, RMSNorm
+from minimodels.layers import RMSNorm
+from minimodels.linear import GroupedLinear
 from minimodels.mla import LatentAttention
 from minimodels.model import Transformer
 from minimodels.moe import Gate

@@ -17,6 +17,7 @@ from minimodels.config import TrainConfig
 from minimodels.data import Batches
 from minimodels.generate import window
 from minimodels.model import Transformer
+from minimodels.layers import Rope
 from minimodels.mtp import losses
 from minimodels.optim import make_optimizers
 from minimodels.sampling import Sampling
@@ -34,6 +35,11 @@ def read(config, held=None):
     cache = Cache(config, B, S)
     cache.lengths = held
     return torch.no_grad()(lambda: model(tokens, cache))
+
+
+def read_in_bf16(config):
+    model, tokens = Transformer(config).bfloat16(), torch.randint(53, (B, T))
+    return lambda: model(tokens)
 
 
 def route(**changes):
@@ -70,7 +76,9 @@ SCENARIOS = {
         (lambda: read(odd_config(attention="gqa", mtp_depth=0)), CLASSICAL | dict(T=T, S=T, kv=2)),
         (lambda: read(odd_config(attention="gqa"), held=[2, 2]), CLASSICAL | dict(T=T, S=S, kv=2)),
         (lambda: read(odd_config(attention="mqa"), held=[0, 2]), CLASSICAL | dict(T=T, S=S, kv=1)),
+        (lambda: read_in_bf16(odd_config(attention="mha", mtp_depth=0)), CLASSICAL | dict(T=T, S=T, kv=6)),
     ],
+    "layers": [(lambda: lambda: Rope(torch.tensor([1.0, 0.5, 0.25], dtype=torch.float64), 11), dict(max_len=11, d_rope=6))],
     "mla": [
         (lambda: read(odd_config(mtp_depth=0)), SIZES | dict(T=T, S=T)),
         (lambda: read(odd_config(), held=[2, 2]), SIZES | dict(T=T, S=S)),
