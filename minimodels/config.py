@@ -230,7 +230,7 @@ class TrainConfig(_Fields):
     Source: schedule and losses of DeepSeek-V3, section 4.2; Muon as in Jordan et al. (2024).
     """
 
-    steps: int = 1300                  # optimizer steps
+    steps: int = 1000                  # optimizer steps
     batch_size: int = 8                # sequences a step, over all devices
     seq_len: int = 256                 # T, tokens a sequence
     micro_batch: int | None = None     # sequences a forward pass; None: all that a device gets

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import sysconfig
 from dataclasses import dataclass
@@ -156,6 +157,29 @@ def doctor() -> str:
         "free disk": f"{shutil.disk_usage(Path.cwd()).free / GIB:.1f} GiB where this runs",
     }
     return "\n".join(f"{key:<10} {value}" for key, value in rows.items())
+
+
+def machine() -> dict:
+    """The hardware and the versions that a recorded number stands on: plain values for a JSON file."""
+    import torch
+
+    cpu = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").is_file():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
+    found = gpu()
+    return {"cpu": cpu, "cores": n_cores(), "threads": torch.get_num_threads(), "gpu": found and str(found), "system": platform.system(),
+            "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None, "python": platform.python_version(),
+            "torch": torch.__version__}
+
+
+def commit() -> str | None:
+    """The commit of the repository that this package lies in; None for an installed copy."""
+    here = Path(__file__).resolve().parents[1]
+    if not (here / ".git").exists():
+        return None
+    found = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True)
+    return found.stdout.strip() if found.returncode == 0 else None
 
 
 def n_cores() -> int:

@@ -17,7 +17,6 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 import torch
 import transformers
 
-from minimodels import convert
+from minimodels import convert, lab
 from minimodels.checkpoint import Run
 from minimodels.config import ModelConfig, TrainConfig
 from minimodels.data import Batches, prepare
@@ -266,21 +265,6 @@ def trained_model(bench: Bench) -> tuple[Transformer, str]:
     return model, f"trained here for {steps} steps"
 
 
-def machine(device: str) -> dict:
-    cpu = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").is_file():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
-    gpu = torch.cuda.get_device_name() if device.startswith("cuda") else None
-    return {"cpu": cpu, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu, "system": platform.system(),
-            "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None}
-
-
-def commit() -> str | None:
-    found = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True)
-    return found.stdout.strip() if found.returncode == 0 else None
-
-
 def parse(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="fewer rounds, the cpu configuration alone")
@@ -302,7 +286,7 @@ def main(argv=None):
     transformers.logging.set_verbosity_error()
     clock = time.process_time if args.cpu_time else time.perf_counter
     bench = Bench(args.device, args.rounds or (3 if args.quick else 7), args.quick, clock)
-    facts = machine(args.device) | {"clock": clock.__name__}
+    facts = lab.machine() | {"clock": clock.__name__}
     names, dtypes = args.config or (["cpu"] if args.quick else ["cpu", "wide"]), args.dtype or list(DTYPES)
     results, source = [], None
     for name in names:
@@ -339,7 +323,7 @@ def report(results: list[Result], facts: dict, source: str | None):
 
 def write(path: Path, results: list[Result], facts: dict, source: str | None):
     """Through a temporary file, so that an earlier record is not half overwritten."""
-    record = {"command": "python " + " ".join(["tests/bench.py", *sys.argv[1:]]), "commit": commit(), "machine": facts,
+    record = {"command": "python " + " ".join(["tests/bench.py", *sys.argv[1:]]), "commit": lab.commit(), "machine": facts,
               "versions": {"python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__},
               "decoding_model": source,
               "results": [asdict(r) | {"ratio": round(r.ratio, 3), "ratios": [round(x, 3) for x in r.ratios], "ours": round(r.ours, 1),
