@@ -18,7 +18,7 @@ def update_bias(gate: Gate, load: Tensor, rate: float):
 
 
 def max_violation(load: Tensor) -> float:
-    """MaxVio = (largest load - mean load) / mean load: 0 if all are equal, E - 1 if one expert gets everything.
+    """MaxVio = (largest load - mean load) / mean load: 0 if all are equal; at most E / K - 1, when all tokens choose the same K.
 
     load: (E,). Source: Wang et al. (2024), section 4.1. Raises ValueError if no token was routed.
     """
@@ -43,12 +43,13 @@ def sequence_loss(routing: Routing, n_sequences: int) -> Tensor:
     return (f.detach() * P).sum(-1).mean()
 
 
-def batch_loss(routing: Routing, load: Tensor | None = None) -> Tensor:
-    """The same sum over the batch as a whole, with the choices that were made: sum_i f_i P_i. Scalar.
+def batch_loss(routing: Routing) -> Tensor:
+    """The same sum over one forward pass as a whole, with the choices that were made: sum_i f_i P_i. Scalar.
 
-    load: (E,), counts over all devices; None takes routing's own. Source: DeepSeek-V3, section 4.5.3.
+    V3's scope is the whole batch; here it is a micro-batch of one device, so micro_batch changes this loss.
+    Source: DeepSeek-V3, section 4.5.3.
     """
-    load = (routing.load if load is None else load).to(routing.score)
+    load = routing.load.to(routing.score)
     f = load / load.mean()  # (E)
     P = (routing.score / routing.score.sum(-1, keepdim=True)).mean(0)  # (E)
     return (f * P).sum()

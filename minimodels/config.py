@@ -80,7 +80,7 @@ class ModelConfig(_Fields):
     n_heads: int = 4                   # H, n_h in the paper
     n_kv_heads: int = 1                # key-value heads; read by gqa alone
     d_head: int = 32                   # Dn, d_h: the part of a head that MLA does not rotate; elsewhere the whole head
-    d_rope: int = 16                   # Dr, d_h^R: the rotary part that MLA's heads share
+    d_rope: int = 16                   # Dr, d_h^R: the rotary part of each query, and of the one key that MLA's heads share
     d_value: int = 32                  # Dv
     d_latent: int = 128                # C, d_c
     d_query_latent: int | None = None  # d_c'; None: queries come straight from the hidden state, as in V2-Lite
@@ -97,7 +97,7 @@ class ModelConfig(_Fields):
     d_expert: int = 64                 # hidden width of one expert
     d_ff: int = 320                    # hidden width of a dense layer's SwiGLU
     n_dense_layers: int = 1            # the first layers, whose feed-forward part stays dense
-    gate: str = "sigmoid"              # sigmoid (V3) | softmax (V2)
+    gate: str = "sigmoid"              # sigmoid (V3) | softmax (V2, which has normalise_weights=False and routed_scale=16)
     n_groups: int = 1                  # expert groups, one a node in the paper
     top_groups: int = 1                # M: groups a token may use
     normalise_weights: bool = True     # weights of the chosen experts sum to 1 before they are scaled
@@ -145,8 +145,9 @@ class ModelConfig(_Fields):
         require(self.n_groups >= 1 and self.n_experts % self.n_groups == 0, "n_groups", f"a divisor of n_experts={self.n_experts}")
         require(1 <= self.top_groups <= self.n_groups, "top_groups", f"in [1, n_groups={self.n_groups}]")
         per_group = self.n_experts // self.n_groups
-        # V3 scores a group by its two best experts
-        require(self.n_groups == 1 or per_group >= 2, "n_groups", f"at most n_experts/2={self.n_experts // 2}")
+        # with sigmoid (V3) a group is scored by its two best experts, with softmax (V2) by its best
+        is_scored_by_two = self.gate == "sigmoid" and self.top_groups < self.n_groups
+        require(not is_scored_by_two or per_group >= 2, "n_groups", f"at most n_experts/2={self.n_experts // 2} with gate='sigmoid'")
         require(self.top_k <= self.top_groups * per_group, "top_k", f"at most top_groups x experts a group = {self.top_groups * per_group}")
 
     @property
@@ -155,7 +156,7 @@ class ModelConfig(_Fields):
         return self.n_experts > 0 and self.n_dense_layers < self.n_layers
 
     def is_moe_layer(self, layer: int) -> bool:
-        """Whether layer (counted from 0; MTP modules follow the last) has experts instead of a dense feed-forward part."""
+        """Whether layer (counted from 0; MTP modules come after the last) has experts instead of a dense feed-forward part."""
         return self.is_moe and layer >= self.n_dense_layers
 
     @property
@@ -234,8 +235,8 @@ class TrainConfig(_Fields):
     batch_size: int = 8                # sequences a step, over all devices
     seq_len: int = 256                 # T, tokens a sequence
     micro_batch: int | None = None     # sequences a forward pass; None: all that a device gets
-    optimizer: str = "muon"            # muon (matrices; AdamW for the rest) | adamw
-    lr: float = 0.005                  # AdamW's peak rate
+    optimizer: str = "muon"            # muon (AdamW for embedding, head, gates and norms) | adamw
+    lr: float = 0.005                  # AdamW's peak rate; with muon that of gates and norms alone
     muon_lr: float = 0.02              # Muon's, scaled by sqrt(max(1, rows/columns))
     embed_lr: float = 0.03             # AdamW's for embedding and head, when Muon has the other matrices
     weight_decay: float = 0.1          # decoupled, on matrices
@@ -245,14 +246,14 @@ class TrainConfig(_Fields):
     decay: float = 0.4                 # share of the steps, at the end, in which it falls
     final_lr: float = 0.0              # what it falls to, as a share of the peak
     clip: float = 1.0                  # largest norm of the whole gradient
-    mtp_weight: float = 0.3            # lambda
+    mtp_weight: float = 0.3            # lambda; V3 has 0.3 for 10T tokens, then 0.1
     balance: str = "bias"              # bias (loss-free) | bias+sequence (V3) | sequence | batch | none
     balance_rate: float = 0.01         # gamma: how far a step moves a bias; V3 has 0.001, and many more steps
     balance_weight: float = 1e-4       # alpha of the auxiliary losses
     dtype: str = "auto"                # fp32, bf16, fp16; auto: what the device does well
     fp8: bool = False                  # run the products of linear layers in FP8, emulated where the hardware has none
     seed: int = 0
-    eval_every: int = 0                # steps between evaluations; 0: only at the end
+    eval_every: int = 0                # steps between evaluations; 0: none (the command evaluates once, at the end)
     checkpoint_every: int = 100        # steps between checkpoints
 
     def _check(self):

@@ -28,6 +28,7 @@ def evaluate(model: Transformer, tokens: Tensor, *, n_bytes: int, seq_len: int, 
     """Predict every token but the first once, from at most seq_len - 1 before it in its window.
 
     tokens: (N,), any integer type, such as a memory-mapped file's. n_bytes: length of the text they encode, in UTF-8.
+    Computed in the weights' own type, without autocast, so that runs in bf16 and fp32 compare.
     Bits per byte compare models with different tokenizers: total nats / (ln 2 * n_bytes).
     Raises ValueError for fewer than two tokens, a window of one, or no bytes.
     """

@@ -13,14 +13,13 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from minimodels.attention import Cache, Place
+from minimodels.corpus import END
 from minimodels.model import Transformer
-from minimodels.sampling import Sampling, check_sampling, distribution, sample  # noqa: F401 (distribution and sample are read from here)
-
-END = "<|endoftext|>"
+from minimodels.sampling import Sampling, check_sampling
 
 
 def window(x: Tensor, start: list[int], T: int) -> Tensor:
-    """x[b, start[b]:start[b] + T] of every row b: (B, T, ...). Behind its end a row repeats its last value."""
+    """x[b, start[b]:start[b] + T] of every row b: (B, T, ...). Where starts differ, a row repeats its last value behind its end."""
     if min(start) == max(start):
         return x[:, start[0]:start[0] + T]
     row, place = _places(x, start, T)

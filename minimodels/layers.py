@@ -29,11 +29,12 @@ def yarn_frequencies(d_rope: int, base: float, factor: float, original_len: int,
     """Angle per position, in radians, of each rotary pair: (d_rope / 2,), float64.
 
     Pair i turns by base^(-2i/d_rope) a token. YaRN leaves alone the pairs that turn more than beta_fast times in the original
-    context, divides by factor those that turn less than beta_slow times, and blends in between.
+    context, divides by factor those that turn less than beta_slow times, and blends in between; the two
+    bounds are rounded outwards to whole pairs (10 and 23 for DeepSeek-V3).
     Source: YaRN (arXiv:2309.00071), as in DeepSeek-V3's released code. Left out: the dynamic form.
     """
-    pair = torch.arange(0, d_rope, 2, dtype=torch.float64)
-    frequency = base ** (-pair / d_rope)
+    pair = torch.arange(d_rope // 2, dtype=torch.float64)
+    frequency = base ** (-2 * pair / d_rope)
     if factor == 1:
         return frequency
 
@@ -42,7 +43,7 @@ def yarn_frequencies(d_rope: int, base: float, factor: float, original_len: int,
 
     low = max(math.floor(pair_that_turns(beta_fast)), 0)
     high = min(math.ceil(pair_that_turns(beta_slow)), d_rope - 1)
-    slowed = ((pair / 2 - low) / max(high - low, 0.001)).clamp(0, 1)
+    slowed = ((pair - low) / max(high - low, 0.001)).clamp(0, 1)
     return frequency * (1 - slowed) + frequency / factor * slowed
 
 

@@ -13,7 +13,7 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
     """x @ weight.T, for x (rows, d_in) and weight (d_out, d_in) of one type. No gradient passes.
 
     In fp32 on a CPU oneDNN computes it. Torch would take MKL, which leaves the widest vector instructions of AMD's processors
-    unused: on one, a training step took three quarters of the time (`make bench`).
+    unused: on an EPYC with torch 2.13, oneDNN did twice as many products a second.
     """
     if ONEDNN is not None and x.device.type == "cpu" and x.dtype == torch.float32 and len(x) >= MANY_ROWS:
         return ONEDNN(x, weight, None, "none", [], "")
@@ -52,7 +52,7 @@ class GroupedLinear(nn.Module):
     """E linear layers without bias, one an expert, applied to rows that are sorted by expert.
 
     weight: (E, d_out, d_in). x: (rows, d_in); counts: E row counts that sum to rows. Returns (rows, d_out).
-    On a GPU in bf16 this is `F.grouped_mm`; elsewhere a product a group, written into one output.
+    On a GPU in bf16, with widths that are multiples of 8, this is `F.grouped_mm` (newer than torch 2.9); elsewhere a product a group, written into one output.
     """
 
     def __init__(self, n_experts: int, d_in: int, d_out: int):
@@ -66,7 +66,8 @@ class GroupedLinear(nn.Module):
         if torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
             x, weight = x.to(dtype), weight.to(dtype)
-        if x.device.type == "cuda" and x.dtype == torch.bfloat16:
+        is_wide = x.shape[-1] % 8 == 0 and weight.shape[1] % 8 == 0  # rows of whole 16 bytes
+        if x.device.type == "cuda" and x.dtype == torch.bfloat16 and is_wide and hasattr(F, "grouped_mm"):
             return _grouped_mm(x, weight, counts)
         return _GroupedProduct.apply(x, weight, counts)
 

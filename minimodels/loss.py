@@ -11,7 +11,7 @@ def next_token_loss(hidden: Tensor, weight: Tensor, target: Tensor, *, chunk: in
 
     hidden: (..., D), normed; weight: (V, D), the head's; target: (...), int64. chunk: rows of logits that exist at a time.
     The same number as `F.cross_entropy(hidden @ weight.T, target)`. The gradient is computed with the loss, while a chunk's
-    logits lie in the processor's cache: at V = 4096 that is most of a small model's training time saved.
+    logits still lie in the processor's cache.
     Without a target, as where a sequence is shorter than an MTP module looks ahead, the loss is 0.
     """
     # inside a Function gradients are always off, so whether anybody wants one is asked here

@@ -38,8 +38,9 @@ class Block(nn.Module):
 class Output:
     """What a forward pass computed, for tokens (B, T).
 
-    hidden: the states that the head reads: the main model's (B, T, D), then of each MTP depth k (B, T - k, D). routing: a Routing for each layer with experts, in order,
-    the MTP modules' last; None for a dense layer. Logits are computed when asked for, because a training step never holds them.
+    hidden: what the head reads: the main model's (B, T, D), then for each MTP depth k (B, T - k, D).
+    routing: one entry a layer, then one an MTP module that ran: its Routing, or None if it is dense.
+    Logits are computed when asked for, because a training step never holds them.
     """
 
     hidden: list[Tensor]
@@ -78,7 +79,7 @@ class Transformer(nn.Module):
         self.embed = nn.Embedding(config.vocab_size, config.d_model)
         self.layers = nn.ModuleList(Block(config, i) for i in range(config.n_layers))
         self.final_norm = RMSNorm(config.d_model, config.norm_eps)
-        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)  # training reads its weight alone (loss.py)
         self.mtp = nn.ModuleList(MTPModule(config, Block(config, config.n_layers)) for _ in range(config.mtp_depth))
         self.rope = Rope.from_config(config)
         self.apply(self._initialise)

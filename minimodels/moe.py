@@ -15,7 +15,7 @@ from minimodels.linear import GroupedLinear
 class Routing:
     """What the gate of one layer decided for T tokens (those of the whole batch, flattened).
 
-    score: (T, E), the affinities s before any bias. expert: (T, K), int64. weight: (T, K). load: (E,), tokens an expert got.
+    score: (T, E), the affinities s before any bias. expert: (T, K), int64. weight: (T, K), routed_scale included. load: (E,), tokens an expert got.
     """
 
     score: Tensor
@@ -27,7 +27,8 @@ class Routing:
 class Gate(nn.Module):
     """Choose K experts a token by affinity + bias, but weigh them by affinity alone.
 
-        s = sigmoid(x w_e)  (V3)  or  softmax over the experts (V2);  chosen = top_k(s + bias);  weight = s / sum of chosen s
+        s = sigmoid(x w_e)  (V3)  or  softmax over the experts (V2);  chosen = top_k(s + bias)
+        weight = routed_scale * s / sum of chosen s  (V3);  with normalise_weights=False  routed_scale * s  (V2)
 
     bias: (E,), a buffer that the balancer moves and no gradient touches. With groups only the best top_groups of n_groups are
     open to a token; V3 scores a group by the sum of its two best biased affinities, V2 by the best.
@@ -65,7 +66,7 @@ class Gate(nn.Module):
 
 
 class Experts(nn.Module):
-    """E SwiGLU networks. `one` runs a single expert; `grouped` runs all of them on rows sorted by expert."""
+    """E SwiGLU networks: `grouped` runs rows sorted by expert, `each` a few rows in any order, `one` all rows through one."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -168,7 +169,7 @@ def dispatch_fast(x: Tensor, routing: Routing, experts: Experts) -> Tensor:
 
 
 class MoE(nn.Module):
-    """y = sum of shared experts + routed_scale * weighted sum of the K chosen experts. The residual is added by the block.
+    """y = sum of shared experts + sum over the K chosen experts of weight * expert(x). The residual is added by the block.
 
     h: (B, T, D) -> (B, T, D), Routing. The shared experts are one SwiGLU of n_shared times the width: the same function.
     dispatch: the form in which tokens reach the experts; all forms give the same.

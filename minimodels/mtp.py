@@ -17,7 +17,7 @@ class MTPModule(nn.Module):
     h: (B, T, D), what the head reads at depth k - 1; embedded: (B, T, D), the embeddings of the tokens k places ahead. Returns
     h^k (B, T, D), ready for the head, and its Routing. Embedding and head are the model's own; the final norm is the module's.
     block: a Block of the model's last kind, which the module owns. Source: DeepSeek-V3 eqs. 21-23. The paper does not say
-    whether h comes before or after the final norm; after it, as here, is how the released weights are served.
+    whether h comes before or after the final norm; it comes after, as Hugging Face Transformers passes it when it drafts.
     """
 
     def __init__(self, config: ModelConfig, block: nn.Module):
@@ -38,6 +38,6 @@ def losses(out, tokens: Tensor) -> list[Tensor]:
     """Mean cross-entropy of each depth, in nats a token: the main model's first, then one for each MTP module.
 
     out: the model's Output for tokens (B, T). Depth k at position i predicts token i + k + 1, so it has T - k - 1 targets.
-    Source: DeepSeek-V3 eq. 24. The training loss adds mtp_weight times the mean of the modules' losses (eq. 25).
+    Source: DeepSeek-V3 eq. 24, as a mean over the targets that there are. The training loss adds mtp_weight times the mean of the modules' losses (eq. 25).
     """
     return [next_token_loss(h[:, :-1], out.head.weight, tokens[:, k + 1:]) for k, h in enumerate(out.hidden)]

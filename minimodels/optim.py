@@ -86,7 +86,7 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.O
 
 
 def schedule(step: int, config: TrainConfig) -> float:
-    """The factor on the peak rate at a step (counted from 1): rises linearly, stays, and falls linearly to final_lr.
+    """The factor on the peak rate at a step (counted from 1): rises linearly, stays, and falls linearly towards final_lr.
 
     Source: warm-up, constant and decay as in DeepSeek-V3, section 4.2, whose decay is a cosine and not a line.
     """

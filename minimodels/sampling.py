@@ -77,10 +77,10 @@ class Sampling:
         q = self.distribution(logits)
         return sample(q, self.generator), q
 
-    def verify(self, logits: Tensor, draft: Tensor, q: list[Tensor]) -> tuple[Tensor, list[int]]:
+    def verify(self, logits: Tensor, draft: Tensor, q: list[Tensor | None]) -> tuple[Tensor, list[int]]:
         """How many drafts of each row stand, and the token after them.
 
-        logits: (B, n + 1, V), the main model's at the last token and at each of n drafts (B, n); q: n times (B, V).
+        logits: (B, n + 1, V), the main model's at the last token and at each of n drafts (B, n); q: n times (B, V), None if greedy.
         Returns tokens (B, n + 1), of which the first accepted[b] + 1 count, and accepted.
         Greedy: a draft stands if it is the argmax, so the text is the one without drafts. Sampled: it stands with probability
         min(1, p / q); else the token comes from (p - q)+, and the law is p exactly. Source: Leviathan et al. (2023), appendix A.

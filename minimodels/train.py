@@ -25,7 +25,8 @@ class Record:
     """What one step did.
 
     step: counted from 1. loss: mean cross-entropy of the next token, nats. mtp_loss: the same for each MTP depth. tokens: seen
-    since the run began. tokens_per_s: of this step. lr: AdamW's rate. grad_norm: before clipping. load: for each layer with
+    since the run began. tokens_per_s: of this step. lr: that of config.lr. grad_norm: before clipping; None if it overflowed in
+    fp16, and the step was left out. load: for each layer with
     experts, the tokens that each expert got. max_violation: the largest MaxVio of these, None without experts.
     valid_bits_per_byte: None except after an evaluation. micro_batch: sequences of one forward pass.
     """
@@ -36,7 +37,7 @@ class Record:
     tokens: int
     tokens_per_s: float
     lr: float
-    grad_norm: float
+    grad_norm: float | None
     load: list[list[int]]
     max_violation: float | None
     micro_batch: int
@@ -136,7 +137,7 @@ class Trainer:
         return loss.tolist(), load
 
     def _lower_rates(self) -> str:
-        muon = f" or muon_lr (now {self.config.muon_lr:g})" if self.config.optimizer == "muon" else ""
+        muon = f" or muon_lr (now {self.config.muon_lr:g}) or embed_lr (now {self.config.embed_lr:g})" if self.config.optimizer == "muon" else ""
         return f"a lower lr (now {self.config.lr:g}){muon}"
 
     def _forward_backward(self, tokens: Tensor, share: float) -> tuple[Tensor, list[Tensor]]:
@@ -168,25 +169,28 @@ class Trainer:
         self.model.zero_grad(set_to_none=True)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        warnings.warn(f"out of memory at step {step}: micro_batch is now {self.micro_batch}; the losses stay the same", stacklevel=2)
+        same = "" if self.config.balance == "batch" else "; the losses stay the same"
+        warnings.warn(f"out of memory at step {step}: micro_batch is now {self.micro_batch}{same}", stacklevel=2)
 
-    def _update(self, step: int) -> float:
-        """Average gradients over processes, clip, and let every optimizer take its step. Returns the gradient's norm."""
+    def _update(self, step: int) -> float | None:
+        """Average gradients over processes, clip, and let every optimizer take its step. Returns the gradient's norm, None if the
+        gradient overflowed in fp16."""
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        average_gradients(parameters)  # before unscaling, so that every process sees the same overflow
         for optimizer, peaks in zip(self.optimizers, self.peaks):
             for group, peak in zip(optimizer.param_groups, peaks):
                 group["lr"] = peak * schedule(step, self.config)
             self.scaler.unscale_(optimizer)
-        parameters = [p for p in self.model.parameters() if p.grad is not None]
-        average_gradients(parameters)
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.clip)
         if not norm.isfinite() and not self.scaler.is_enabled():
             raise FloatingPointError(f"the gradient's norm must stay finite, got {norm.item()} at step {step}; the weights were not "
                                      f"changed. Start another run with {self._lower_rates()}; this run's checkpoints are kept")
         self.steps_done = None  # until the step is whole
-        for optimizer in self.optimizers:
-            self.scaler.step(optimizer)  # in fp16 a step whose gradient overflowed is left out, and the scale halved
+        if norm.isfinite():  # in fp16 a gradient may overflow: then no optimizer steps, and the scale is halved
+            for optimizer in self.optimizers:
+                self.scaler.step(optimizer)
         self.scaler.update()
-        return norm.item()
+        return norm.item() if norm.isfinite() else None
 
     def save(self, run: Run):
         """Write everything that the next step depends on. Only the first process writes."""

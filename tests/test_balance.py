@@ -82,12 +82,6 @@ def test_the_loss_pushes_a_busy_experts_score_down():
     assert (score.grad[:, 5] > 0).all()
 
 
-def test_the_batch_loss_takes_loads_that_other_devices_counted():
-    routing = routing_of(torch.rand(B * T, E), K)
-    assert_close(batch_loss(routing, routing.load * 2), batch_loss(routing))  # twice the tokens, the same shares
-    assert_close(batch_loss(routing, torch.ones(E).long()), torch.tensor(1.0))
-
-
 def test_a_bias_moves_by_gamma_against_the_sign_of_its_excess():
     gate = Gate(odd_config(n_experts=5))
     gate.bias.copy_(torch.tensor([0.5, 0.0, -0.5, 0.0, 0.25]))

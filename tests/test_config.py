@@ -172,7 +172,7 @@ BAD_MODEL = [
     (dict(top_k=14), "top_k must be in [1, n_experts=13], got 14"),
     (dict(n_groups=2), "n_groups must be a divisor of n_experts=13, got 2"),
     (dict(n_groups=0), "n_groups must be a divisor of n_experts=13, got 0"),
-    (dict(n_groups=13), "n_groups must be at most n_experts/2=6, got 13"),
+    (dict(n_groups=13), "n_groups must be at most n_experts/2=6 with gate='sigmoid', got 13"),
     (dict(top_groups=2), "top_groups must be in [1, n_groups=1], got 2"),
     (dict(n_experts=12, n_groups=4, top_groups=1, top_k=4), "top_k must be at most top_groups x experts a group = 3, got 4"),
     (dict(d_model=True), "d_model must be of type int, got True"),

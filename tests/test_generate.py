@@ -7,13 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from minimodels import generate as module
 from minimodels.attention import Place
 from minimodels.config import ModelConfig
 from minimodels.data import train_tokenizer
-from minimodels.generate import Drafter, TextStream, decode, distribution, encode, generate, sample
+from minimodels.generate import Drafter, TextStream, decode, encode, generate
 from minimodels.model import Transformer
-from minimodels.sampling import Sampling
+from minimodels.sampling import Sampling, distribution, sample
 
 TINY = ModelConfig(vocab_size=7, d_model=22, n_layers=2, max_seq_len=41, n_heads=3, n_kv_heads=1, d_head=10, d_value=10, d_rope=4,
                    d_latent=13, n_experts=5, top_k=2, d_expert=11, d_ff=17, init_std=0.3)
@@ -365,7 +364,3 @@ def byte_tokens(tokenizer, text):
     from tokenizers.pre_tokenizers import ByteLevel
     pieces = ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(text)
     return [tokenizer.token_to_id(character) for piece, _ in pieces for character in piece]
-
-
-def test_the_module_offers_what_chapters_import():
-    assert module.distribution is distribution and module.sample is sample

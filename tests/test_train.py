@@ -72,6 +72,20 @@ def test_the_loss_falls_on_a_batch_that_can_be_learnt_by_heart():
     assert losses[0] > 0.8 * math.log(53) and losses[-1] < 0.3 * losses[0]
 
 
+@pytest.mark.parametrize("name", ["layers.0.attention.w_q.weight", "embed.weight"], ids=["of_muon", "of_adamw"])
+@pytest.mark.parametrize("planted", [math.inf, math.nan], ids=str)
+def test_in_fp16_an_overflow_in_one_optimizer_leaves_the_whole_step_out(name, planted):
+    model, config = model_of(), config_of(dtype="fp16")
+    trainer = Trainer(model, batches_of(config), config)
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    before, scale = [p.clone() for p in model.parameters()], trainer.scaler.scale(torch.ones(())).item()
+    model.get_parameter(name).grad[0, 0] = planted
+    assert trainer._update(1) is None
+    assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before))
+    assert trainer.scaler.get_scale() == scale / 2
+
+
 @pytest.mark.parametrize("mtp_weight", [0.0, 0.3])
 @pytest.mark.parametrize("mtp_depth", [0, 1, 2])
 def test_the_gradient_is_that_of_the_papers_loss(mtp_depth, mtp_weight):
