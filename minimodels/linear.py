@@ -6,7 +6,8 @@ from torch.nn import functional as F
 
 # Not a public operation, so everything works without it: oneDNN's product, which torch uses for bf16 and its compiler for fp32.
 ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
-MANY_ROWS = 32  # below, a call to oneDNN costs more than it saves
+MANY_ROWS = 32        # below, a call to oneDNN costs more than it saves
+SMALL_MATRIX = 2**16  # numbers; above, a copy of a matrix costs more than one more product
 
 
 def product(x: Tensor, weight: Tensor) -> Tensor:
@@ -15,9 +16,13 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
     In fp32 on a CPU oneDNN computes it. Torch would take MKL, which leaves the widest vector instructions of AMD's processors
     unused: on an EPYC with torch 2.13, oneDNN did twice as many products a second.
     """
-    if ONEDNN is not None and x.device.type == "cpu" and x.dtype == torch.float32 and len(x) >= MANY_ROWS:
+    if ONEDNN is not None and len(x) >= MANY_ROWS and _is_plain_fp32(x):
         return ONEDNN(x, weight, None, "none", [], "")
     return x @ weight.T
+
+
+def _is_plain_fp32(x: Tensor) -> bool:
+    return x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
 
 
 class Linear(nn.Linear):
@@ -27,7 +32,7 @@ class Linear(nn.Linear):
         super().__init__(d_in, d_out, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        if ONEDNN is None or x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+        if ONEDNN is None or x.numel() < MANY_ROWS * x.shape[-1] or not _is_plain_fp32(x):
             return F.linear(x, self.weight)
         return _Product.apply(x, self.weight)
 
@@ -73,9 +78,9 @@ class GroupedLinear(nn.Module):
 
     def each(self, x: Tensor, expert: Tensor) -> Tensor:
         """x: (rows, d_in), row r through expert[r], in any order: (rows, d_out). For a few rows, which sorting would slow."""
-        if x.dtype == torch.float32:
+        if x.dtype == torch.float32 and self.weight[0].numel() > SMALL_MATRIX:
             return torch.cat([F.linear(row, self.weight[e]) for row, e in zip(x.split(1), expert.tolist(), strict=True)])
-        # a product in bf16 costs so much to start that one product with copies of the weights is faster than several without
+        # small matrices cost less to copy than several products to start, above all in bf16
         return torch.bmm(x.unsqueeze(1), self.weight.index_select(0, expert).mT).squeeze(1)
 
 

@@ -1,5 +1,6 @@
 """Mixture of experts: a gate sends each token to a few small networks, and one or more shared experts see every token."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -43,7 +44,7 @@ class Gate(nn.Module):
         self.register_buffer("bias", torch.zeros(config.n_experts))
 
     def forward(self, x: Tensor) -> Routing:
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(x.device.type, enabled=False) if torch.is_autocast_enabled(x.device.type) else nullcontext():
             logit = F.linear(x.float(), self.weight.float())  # (T, E)
         score = logit.sigmoid() if self.config.gate == "sigmoid" else logit.softmax(-1)  # (T, E)
         expert = self.choose(score.detach() + self.bias.float())  # (T, K)
@@ -109,7 +110,7 @@ def dispatch_few(x: Tensor, routing: Routing, experts: Experts) -> Tensor:
     x: (T, D) -> (T, D), equal to `dispatch_loop`.
     """
     T, K = routing.expert.shape
-    y = experts.each(x.repeat_interleave(K, dim=0), routing.expert.flatten(), routing.weight.flatten())
+    y = experts.each(x.unsqueeze(1).expand(T, K, -1).flatten(0, 1), routing.expert.flatten(), routing.weight.flatten())
     return y.unflatten(0, (T, K)).sum(1)
 
 
