@@ -2,6 +2,7 @@
 # jupyter:
 #   book:
 #     number: 0
+#     reading: 10 min
 #   jupytext:
 #     formats: ipynb,py:percent
 #     notebook_metadata_filter: book
@@ -12,14 +13,31 @@
 # ---
 
 # %% [markdown]
-# # Start
+# # Start: ten minutes with the whole thing
 #
 # [Open in Colab](https://colab.research.google.com/github/minimodels/small-models-big-claims/blob/main/chapters/00_start.ipynb)
 #
-# A language model learns from text. The text of this book is already on your machine: the standard library of your own Python, its code,
-# its docstrings and its help topics. This page looks at it, and at the number to beat.
+# > *First make it run. Then ask why it works.*
+#
+# > **You will be able to**
+# > - train a DeepSeek-style model on real text, on the machine in front of you, and read its score;
+# > - name its four ideas: experts, a small cache, a second guess, and eight-bit numbers;
+# > - see the first three at work in a model that you trained yourself.
+#
+# You need Python, and no more mathematics than a logarithm. In Colab, choose *Runtime, Run all*; elsewhere run the cells from the
+# top. Nothing but the book itself is downloaded: the text to learn from is already on your computer.
+#
+# ## The sentences that this book is about
+#
+# In January 2025 the newspapers wrote that a small Chinese laboratory had built one of the best language models in the world
+# for under six million dollars. Explanations followed. The model computes with "8 decimal places". It reads whole phrases at once.
+# Inside it sit specialists, like the doctors of a hospital, and only the right ones are called.
+#
+# Some of that is true, some is a misreading, and some is wrong. You cannot tell which from the sentences alone, so you are going
+# to build the thing. DeepSeek-V3 has 671 billion parameters; ours has two million, with the same parts in the same order.
+# First, let us watch it work.
 
-# %% tags=["hide-input"]
+# %%
 BOOK = "git+https://github.com/minimodels/small-models-big-claims"
 try:
     import minimodels
@@ -28,48 +46,262 @@ except ModuleNotFoundError:  # in Colab, where the book is not installed yet
     pip = [sys.executable, "-m", "pip", "install", "-q", BOOK]
     subprocess.run(pip, check=True)
 
+# %% tags=["nbval-ignore-output"]
+import time
+from dataclasses import replace
+
+import torch
+from minimodels import exercises, lab, show
+from minimodels.config import ModelConfig, TrainConfig
+from minimodels.data import Batches, compressed_bits_per_byte, prepare
+from minimodels.devices import choose_device
+from minimodels.evaluate import evaluate
+from minimodels.generate import decode, generate
+from minimodels.model import Transformer
+from minimodels.train import train
+
+print(lab.tier())
+
 # %% [markdown]
-# ## A page of the corpus
+# ## A page of the text
+#
+# A language model learns from text. Ours comes from your own Python: its standard library is some nine megabytes of code and
+# English that people wrote with care, and it lies on every machine that can run this book. We take a third of it, to save time.
+# A small part of that is kept aside: the **validation text**, which the model never learns from, so that it can be tested on it.
+#
+# A model does not read letters. A **tokenizer** cuts the text into pieces that occur often, its **tokens**, and gives each a
+# number. Here is a piece of the validation text as the model will see it. Bars show the cuts:
 
 # %% tags=["nbval-ignore-output"]
-from minimodels.data import load_corpus
-
-corpus = load_corpus("stdlib")
-text = "\n".join(corpus.valid)
-print(f"{len(corpus.train)} files to train on, {len(corpus.valid)} to test with\n")
-print(text[:600])
-
-# %% [markdown]
-# ## What a compressor makes of it
-#
-# A model that predicts text well can also compress it. So we measure both in **bits per byte**: how many bits the text costs, for each byte
-# of it. Plain storage costs 8. A model that is worth its training must need fewer bits than `lzma`, which has seen no other text.
-
-# %% tags=["nbval-ignore-output", "hide-input"]
-from minimodels.data import compressed_bits_per_byte
-from minimodels.show import bars, show
-
-needs = {method: compressed_bits_per_byte(text, method) for method in ("zlib", "lzma")}
-fig = bars({"stored": 8.0} | needs, unit="bits per byte",
-           title="A compressor needs less than a third of the bits")
-show(fig, name="fig-compressors",
-     alt="Three bars: stored text takes 8 bits per byte, zlib and lzma far fewer.",
-     caption="The validation part of the stdlib corpus, on the machine that made this page.")
+data = prepare("stdlib", vocab_size=4096, max_bytes=3_000_000)
+piece = data.valid[5000:5110].tolist()
+print("|".join(data.tokenizer.decode([t]) for t in piece))
+print()
+print(f"{len(data.train):,} tokens to learn from; in the validation text "
+      f"a token is {data.valid_bytes / len(data.valid):.2f} bytes long on average")
 
 # %% [markdown]
-# ## Your turn
+# Common words are one token, rare ones are several, and a line break takes its indentation along. That is all a model ever sees:
+# a row of numbers between 0 and 4,095. Its task is to say which number comes next.
 #
-# A training loop reports its loss in nats per token. Turn it into bits per byte:
+# ## Our model, beside the famous one
 #
-# $$ \text{bits per byte} = \frac{\ell}{\ln 2} \cdot \frac{n_\text{tokens}}{n_\text{bytes}} $$
+# A configuration says everything about a model's shape. We take ours, called `cpu`, and DeepSeek-V3's, and let both count their
+# parameters: the numbers that training adjusts. Nothing is built yet, so counting 671 billion of them takes no memory.
 
 # %%
+ours = ModelConfig.preset("cpu")
+v3 = ModelConfig.preset("deepseek_v3")
+show.table([
+    {"model": name, "parameters, millions": c.n_params / 1e6,
+     "work on one token, millions": c.n_active_params / 1e6,
+     "experts a layer": c.n_experts, "used for a token": c.top_k}
+    for name, c in (("ours", ours), ("DeepSeek-V3", v3))])
+
+# %% [markdown]
+# Here is a first surprise. Of V3's 671 billion parameters fewer than 38 billion work on any one token, because each layer picks 8 of its
+# 256 **experts**, small networks of which you will see more below. The press gave that number as 37 billion, and it was right. Ours is a
+# smaller bargain: few of its parameters sit in experts, so more than half of the model works on each token.
+#
+# ## Before training
+#
+# A new model's parameters are random. What does it write after `def`, the word that begins a Python function?
+
+# %% tags=["nbval-ignore-output"]
+torch.manual_seed(0)
+device = choose_device()
+model = Transformer(ours).to(device)
+model.tokenizer = data.tokenizer
+prompt = "def"
+print(prompt + generate(model, prompt, max_new_tokens=40))
+
+# %% [markdown]
+# > **Before you read on.** In about a minute, this model will read some 290,000 tokens, about a megabyte of text. What will it
+# > have learnt by then: spelling, Python's grammar, or programs that do something?
+# >
+# > <details><summary>What we found</summary>
+# >
+# > **Grammar, mostly.** Indentation, brackets and colons come first, then common names such as `self`. The lines look like Python, and
+# > mean nothing. Compare with what yours writes below.
+# >
+# > </details>
+#
+# ## One minute of training
+#
+# One step shows the model eight pieces of text, asks it for every next token, and moves all parameters a little in the direction
+# that would have made the right answers likelier. `train` yields a record after each step; the plot is drawn from them while you
+# watch. The **loss** is the average surprise at the token that really came, measured in **nats**: the natural logarithm of one over the
+# probability that the model had given it. Guessing blindly among 4,096 tokens costs $\ln 4096 = 8.32$ nats.
+
+# %% tags=["nbval-ignore-output"]
+config = replace(TrainConfig.preset("cpu"), steps=140)
+batches = Batches(data.train, batch_size=config.batch_size,
+                  seq_len=config.seq_len, seed=0)
+live = show.Live(alt="The loss falls steeply, then more and more slowly.",
+                 caption="This run: the cpu preset, live on this machine.")
+steps, losses, began = [], [], time.perf_counter()
+for record in train(model, batches, config):
+    steps.append(record.step)
+    losses.append(record.loss)
+    if record.step % 20 == 0:
+        live.draw(show.lines({"loss": (steps, losses)}, x="step",
+                             y="loss, nats per token",
+                             title="The loss falls while you watch"))
+seconds = time.perf_counter() - began
+
+# %% tags=["nbval-ignore-output"]
+print(f"{record.tokens:,} tokens in {seconds:.0f} s: "
+      f"{record.tokens / seconds:,.0f} tokens per second")
+
+# %% [markdown]
+# ## Is that good?
+#
+# A loss in nats per token means little to anybody else, because another tokenizer cuts other tokens. So this book reports
+# **bits per byte**: how many bits the model needs for each byte of text that it has never seen. A file compressor answers the same
+# question, which gives us two opponents, `zlib` and the stronger `lzma`. All three get the same validation text.
+
+# %% tags=["nbval-ignore-output"]
+score = evaluate(model, data.valid, n_bytes=data.valid_bytes,
+                 seq_len=config.seq_len)
+bits = {name: compressed_bits_per_byte(data.valid_text(), name)
+        for name in ("zlib", "lzma")}
+bits["this model"] = score.bits_per_byte
+show.show(show.bars(bits, unit="bits per byte",
+                    concept={"this model": "moe"},
+                    title="Bits per byte of unseen text: less is better"),
+          alt="Three bars of similar length: zlib, lzma, this model.",
+          caption="This run. A compressor sees this text alone; the model "
+                  "has read other text before, for a minute.")
+
+# %% [markdown]
+# A compressor that people refined for years, and a model that knew nothing two minutes ago: they end up close together. With more of the
+# same, the model leaves both behind. `make train` gives it seven times as many steps, on all nine megabytes.
+#
+# What does a minute buy? Sampling picks each token at random, by the model's own probabilities; a **temperature** below 1 makes it
+# prefer the likely ones.
+
+# %% tags=["nbval-ignore-output"]
+print(prompt + generate(model, prompt, max_new_tokens=120, temperature=0.7,
+                        generator=torch.Generator(device).manual_seed(1)))
+
+# %% [markdown]
+# > **Exercise 0.1** (bits per byte; easy, 5 minutes). The loss is in nats per token. The score is in bits per byte. Write the function
+# > that turns one into the other, for a text of `n_tokens` tokens and `n_bytes` bytes. One bit is $\ln 2$ nats; `math.log(2)` gives it.
+# > Replace the three dots, run the cell, then run the check below it.
+
+# %%
+import math
+
+
 def loss_to_bits_per_byte(loss_nats_per_token, n_tokens, n_bytes):
     ...
 
 
 # %%
-from minimodels import exercises
-
 check = exercises.load("start")
 check.loss_to_bits_per_byte(loss_to_bits_per_byte)
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# What does the whole text cost, in nats? And in bits? Then share the bits out over the bytes.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def loss_to_bits_per_byte(loss_nats_per_token, n_tokens, n_bytes):
+#     bits = loss_nats_per_token * n_tokens / math.log(2)
+#     return bits / n_bytes
+# ```
+#
+# </details>
+#
+# ## Idea one: experts
+#
+# "Specialists, like the doctors of a hospital." Each layer but the first holds sixteen experts, and a **gate** that sends each token to
+# four of them. Here is the validation text again. Each token's colour and number say which expert of the last layer got the
+# largest weight.
+
+# %% tags=["nbval-ignore-output"]
+model.eval()
+page = torch.tensor(data.valid[5000:5160].astype("int64"), device=device)
+with torch.no_grad():
+    routing = model(page[None]).routing[ours.n_layers - 1]
+best = routing.expert.gather(1, routing.weight.argmax(1, keepdim=True))
+show.tokens_by_expert(
+    [data.tokenizer.decode([t]) for t in page.tolist()],
+    best.flatten().tolist(), n_experts=ours.n_experts,
+    caption="The last layer's first choice for each token, in this run.")
+
+# %% [markdown]
+# Look for a rule. You may find an expert that likes line breaks, or one that likes names, or no rule at all. You will not find the doctor
+# of physics. Nobody gave the experts subjects: they divide the text by whatever helps to predict it. Chapter 7 measures what that
+# is, and chapter 8 shows what keeps all sixteen of them busy.
+#
+# ## Idea two: a small cache
+#
+# To write the next token, **attention** looks back at every earlier one. What it needs to know about them is kept in a **cache**, which
+# grows with each token. For long texts and many users the cache, not the model, fills the memory. Ordinary attention has several
+# **heads**, which look back side by side, and each keeps its own notes. DeepSeek's **latent attention** (MLA) keeps one short summary
+# a token, from which all heads work.
+
+# %%
+def cached(config, attention):
+    return replace(config, attention=attention).cached_values_per_token
+
+
+show.table([
+    {"numbers cached for one token": name,
+     "ordinary attention (MHA)": cached(config, "mha"),
+     "latent attention (MLA)": cached(config, "mla"),
+     "MLA keeps, %": 100 * cached(config, "mla") / cached(config, "mha")}
+    for name, config in (("our sizes", ours), ("DeepSeek-V3's sizes", v3))])
+
+# %% [markdown]
+# At V3's sizes less than two percent is left: a saving of more than fifty times. At ours it is less than two times, because a small
+# model has few heads to summarise. One idea, two sizes, two very different answers. You will meet that in every chapter.
+# How the trick works, and what it costs, is chapter 6.
+#
+# ## Idea three: a second guess
+#
+# "It reads whole phrases at once." What V3 has is a small extra module that guesses one token further ahead; it is called
+# **multi-token prediction** (MTP). When the model writes, that guess is a **draft**: the model checks it while it computes the next token
+# anyway, and keeps it only if it would have written the same. A right draft saves a whole pass through the model. A wrong one wastes a
+# little work, and can never change the text.
+
+# %% tags=["nbval-ignore-output"]
+start = [data.valid[5000:5032].tolist()]
+plain = decode(model, start, max_new_tokens=200)
+drafted = decode(model, start, max_new_tokens=200, draft="mtp")
+show.table([{"writing": name, "tokens": len(g.tokens[0]),
+             "passes of the model": g.n_passes, "seconds": g.seconds}
+            for name, g in (("plain", plain), ("with drafts", drafted))])
+print(f"the same text: {plain.tokens == drafted.tokens}")
+print(f"{drafted.acceptance:.0%} of the drafts were right")
+
+# %% [markdown]
+# The text is the same, in fewer passes. So "whole phrases at once" is wrong: it is one token and one checked guess. Whether that saves
+# time depends on how often the guess is right and on what the guessing costs. A model this young likes to repeat itself, which makes it
+# easy to guess; do not take the percentage above for a law. Chapter 9 measures it properly.
+#
+# ## Idea four, and the map
+#
+# The fourth idea, numbers of eight *bits* where the press read eight *decimal places*, leaves nothing to look at in ten minutes. It
+# has chapter 10. Here is the plan of the whole book.
+#
+# | Chapters | What you build | Claims they test |
+# |---|---|---|
+# | 1–5 | the cost sheet, data, attention, a plain Transformer, training | price, time, "one word after another" |
+# | 6–10 | latent attention, experts, their balance, the second guess, eight-bit training | "5–13 % of the memory", "specialists", "phrases at once", "8 decimal places" |
+# | 11–14 | kernels, many GPUs, everything in one run, serving | "2,000 instead of 100,000 GPUs", "95 % cheaper" |
+# | 15–16 | reasoning by reinforcement, distillation | "surpasses o1", "distillation explains it" |
+# | 17–18 | what came after, and the verdict on every claim | all of them |
+#
+# > **Takeaways**
+# > 1. A DeepSeek-style model has the same parts at two million parameters as at 671 billion, and trains on a laptop.
+# > 2. Bits per byte compare models across tokenizers, and with file compressors.
+# > 3. Experts let most of a large model rest on any one token; at our size, less of it.
+# > 4. Latent attention keeps under 2 % of V3's cache, and more than half of ours. Size decides what an idea is worth.
+# > 5. Drafts change how fast a text is written, never which text.
