@@ -22,20 +22,20 @@
 # > **You will be able to**
 # > - train a DeepSeek-style model on real text, on the machine in front of you, and read its score;
 # > - name its four ideas: experts, a small cache, a second guess, and eight-bit numbers;
-# > - see the first three at work in a model that you trained yourself.
+# > - see experts and second guesses at work in a model that you trained yourself, and count what the cache saves.
 #
 # You need Python, and no more mathematics than a logarithm. In Colab, choose *Runtime, Run all*; elsewhere run the cells from the
-# top. Nothing but the book itself is downloaded: the text to learn from is already on your computer.
+# top. In Colab the first cell installs the book. No text is downloaded: what the model learns from is already there.
 #
 # ## The sentences that this book is about
 #
 # In January 2025 the newspapers wrote that a small Chinese laboratory had built one of the best language models in the world
-# for under six million dollars. Explanations followed. The model computes with "8 decimal places". It reads whole phrases at once.
-# Inside it sit specialists, like the doctors of a hospital, and only the right ones are called.
+# for under six million dollars. Explanations followed, in articles and blogs; here they are in our words. The model computes with "8 decimal places". It takes in
+# entire phrases at once. It is like a hospital with a team of specialists, of whom only the right ones are called.
 #
 # Some of that is true, some is a misreading, and some is wrong. You cannot tell which from the sentences alone, so you are going
-# to build the thing. DeepSeek-V3 has 671 billion parameters; ours has two million, with the same parts in the same order.
-# First, let us watch it work.
+# to build the thing. DeepSeek-V3 has 671 billion **parameters**, the numbers that training adjusts. Ours has two million, and the
+# same main parts in the same order. First, watch it work.
 
 # %%
 BOOK = "git+https://github.com/minimodels/small-models-big-claims"
@@ -65,8 +65,8 @@ print(lab.tier())
 # %% [markdown]
 # ## A page of the text
 #
-# A language model learns from text. Ours comes from your own Python: its standard library is some nine megabytes of code and
-# English that people wrote with care, and it lies on every machine that can run this book. We take a third of it, to save time.
+# A language model learns from text. Ours comes from your own Python: its standard library, some nine megabytes of code and English.
+# We take a third of it, to save time.
 # A small part of that is kept aside: the **validation text**, which the model never learns from, so that it can be tested on it.
 #
 # A model does not read letters. A **tokenizer** cuts the text into pieces that occur often, its **tokens**, and gives each a
@@ -76,18 +76,18 @@ print(lab.tier())
 data = prepare("stdlib", vocab_size=4096, max_bytes=3_000_000)
 piece = data.valid[5000:5110].tolist()
 print("|".join(data.tokenizer.decode([t]) for t in piece))
-print()
+print("\nthe first of them:", piece[:12])
 print(f"{len(data.train):,} tokens to learn from; in the validation text "
       f"a token is {data.valid_bytes / len(data.valid):.2f} bytes long on average")
 
 # %% [markdown]
-# Common words are one token, rare ones are several, and a line break takes its indentation along. That is all a model ever sees:
-# a row of numbers between 0 and 4,095. Its task is to say which number comes next.
+# Common words are one token, rare ones are several. All the model ever sees is the row of numbers below the text, each between 0 and
+# 4,095. Its task is to say which number comes next.
 #
 # ## Our model, beside the famous one
 #
 # A configuration says everything about a model's shape. We take ours, called `cpu`, and DeepSeek-V3's, and let both count their
-# parameters: the numbers that training adjusts. Nothing is built yet, so counting 671 billion of them takes no memory.
+# parameters. Nothing is built yet, so counting 671 billion of them takes no memory.
 
 # %%
 ours = ModelConfig.preset("cpu")
@@ -99,13 +99,16 @@ show.table([
     for name, c in (("ours", ours), ("DeepSeek-V3", v3))])
 
 # %% [markdown]
-# Here is a first surprise. Of V3's 671 billion parameters fewer than 38 billion work on any one token, because each layer picks 8 of its
-# 256 **experts**, small networks of which you will see more below. The press gave that number as 37 billion, and it was right. Ours is a
-# smaller bargain: few of its parameters sit in experts, so more than half of the model works on each token.
+# Here is a first surprise. Of V3's 671 billion parameters fewer than 38 billion work on any one token. A model is a stack of
+# **layers**, and nearly every layer of V3 holds 256 **experts**, small networks, of which it picks 8 for a token. The press said 37
+# billion, as DeepSeek's paper does, and that is right: our count is a little higher, because it includes the table that turns tokens
+# into vectors. Ours is a smaller bargain. It picks 4 of 16, not 8 of 256, and about half of its parameters sit outside the experts
+# and always work.
 #
 # ## Before training
 #
-# A new model's parameters are random. What does it write after `def`, the word that begins a Python function?
+# A new model's parameters are random. What does it write after `def`, the word that begins a Python function? **Sampling** picks each
+# token at random, by the model's own probabilities; a **temperature** below 1 makes it prefer the likely ones.
 
 # %% tags=["nbval-ignore-output"]
 torch.manual_seed(0)
@@ -113,7 +116,8 @@ device = choose_device()
 model = Transformer(ours).to(device)
 model.tokenizer = data.tokenizer
 prompt = "def"
-print(prompt + generate(model, prompt, max_new_tokens=40))
+print(prompt + generate(model, prompt, max_new_tokens=40, temperature=0.7,
+                        generator=torch.Generator(device).manual_seed(1)))
 
 # %% [markdown]
 # > **Before you read on.** In about a minute, this model will read some 290,000 tokens, about a megabyte of text. What will it
@@ -121,8 +125,8 @@ print(prompt + generate(model, prompt, max_new_tokens=40))
 # >
 # > <details><summary>What we found</summary>
 # >
-# > **Grammar, mostly.** Indentation, brackets and colons come first, then common names such as `self`. The lines look like Python, and
-# > mean nothing. Compare with what yours writes below.
+# > **The look of Python, not yet its grammar.** Whole words, indentation, and common names such as `self` are there. Brackets and
+# > quotes open and do not close, and the lines mean nothing. Compare with what yours writes below.
 # >
 # > </details>
 #
@@ -157,8 +161,10 @@ print(f"{record.tokens:,} tokens in {seconds:.0f} s: "
 # ## Is that good?
 #
 # A loss in nats per token means little to anybody else, because another tokenizer cuts other tokens. So this book reports
-# **bits per byte**: how many bits the model needs for each byte of text that it has never seen. A file compressor answers the same
-# question, which gives us two opponents, `zlib` and the stronger `lzma`. All three get the same validation text.
+# **bits per byte**. Surprise is also length: a token to which the model gave probability 1/2 can be written in one bit, one with 1/8
+# in three. Add that up over text that it has never seen, divide by the bytes, and you have the score. A file compressor has one too,
+# its output in bits divided by the bytes of its input. That gives us two opponents, `zlib` and the stronger `lzma`. All three get the
+# same validation text.
 
 # %% tags=["nbval-ignore-output"]
 score = evaluate(model, data.valid, n_bytes=data.valid_bytes,
@@ -173,12 +179,14 @@ show.show(show.bars(bits, unit="bits per byte",
           caption="This run. A compressor sees this text alone; the model "
                   "has read other text before, for a minute.")
 
+# %% tags=["nbval-ignore-output"]
+print(f"loss {score.loss:.3f} nats per token, {score.n_tokens:,} tokens, "
+      f"{data.valid_bytes:,} bytes")
+
 # %% [markdown]
-# A compressor that people refined for years, and a model that knew nothing two minutes ago: they end up close together. With more of the
-# same, the model leaves both behind. `make train` gives it seven times as many steps, on all nine megabytes.
-#
-# What does a minute buy? Sampling picks each token at random, by the model's own probabilities; a **temperature** below 1 makes it
-# prefer the likely ones.
+# In our run the model lands between the two. A minute earlier it knew nothing. `make train` gives it seven times as many steps, on
+# all nine megabytes, and then it leaves both behind: our recorded run reached 1.37 bits per byte, where lzma needs 1.88 and zlib 2.13
+# on the same text. What does a minute buy? The same question as before training:
 
 # %% tags=["nbval-ignore-output"]
 print(prompt + generate(model, prompt, max_new_tokens=120, temperature=0.7,
@@ -187,7 +195,7 @@ print(prompt + generate(model, prompt, max_new_tokens=120, temperature=0.7,
 # %% [markdown]
 # > **Exercise 0.1** (bits per byte; easy, 5 minutes). The loss is in nats per token. The score is in bits per byte. Write the function
 # > that turns one into the other, for a text of `n_tokens` tokens and `n_bytes` bytes. One bit is $\ln 2$ nats; `math.log(2)` gives it.
-# > Replace the three dots, run the cell, then run the check below it.
+# > Replace the three dots, run the cell, then run the check below it. Then put in your own three numbers: you get the last bar above.
 
 # %%
 import math
@@ -220,9 +228,9 @@ check.loss_to_bits_per_byte(loss_to_bits_per_byte)
 #
 # ## Idea one: experts
 #
-# "Specialists, like the doctors of a hospital." Each layer but the first holds sixteen experts, and a **gate** that sends each token to
-# four of them. Here is the validation text again. Each token's colour and number say which expert of the last layer got the
-# largest weight.
+# The press spoke of a hospital with a team of specialists. Each layer but the first holds sixteen experts, and a **gate** that sends
+# each token to four of them, each with a weight. Here is the validation text again. Each token's colour and number say which expert
+# of the last layer counts most for it.
 
 # %% tags=["nbval-ignore-output"]
 model.eval()
@@ -236,14 +244,15 @@ show.tokens_by_expert(
     caption="The last layer's first choice for each token, in this run.")
 
 # %% [markdown]
-# Look for a rule. You may find an expert that likes line breaks, or one that likes names, or no rule at all. You will not find the doctor
-# of physics. Nobody gave the experts subjects: they divide the text by whatever helps to predict it. Chapter 7 measures what that
-# is, and chapter 8 shows what keeps all sixteen of them busy.
+# Look for a rule; yours may differ from ours. In our run one expert comes first for more than half of the tokens, most of them whole
+# words. Others take line breaks, or pieces of words, and several are never first. That is after one minute, on one page, and each
+# token has three other experts too. Nobody gives the experts subjects: the choice is made token by token, in every layer. Chapter 7
+# measures what they divide the text by, and chapter 8 what keeps all sixteen busy.
 #
 # ## Idea two: a small cache
 #
 # To write the next token, **attention** looks back at every earlier one. What it needs to know about them is kept in a **cache**, which
-# grows with each token. For long texts and many users the cache, not the model, fills the memory. Ordinary attention has several
+# grows with each token. For long texts and many users the cache can fill the memory. Ordinary attention (MHA) has several
 # **heads**, which look back side by side, and each keeps its own notes. DeepSeek's **latent attention** (MLA) keeps one short summary
 # a token, from which all heads work.
 
@@ -260,16 +269,16 @@ show.table([
     for name, config in (("our sizes", ours), ("DeepSeek-V3's sizes", v3))])
 
 # %% [markdown]
-# At V3's sizes less than two percent is left: a saving of more than fifty times. At ours it is less than two times, because a small
-# model has few heads to summarise. One idea, two sizes, two very different answers. You will meet that in every chapter.
-# How the trick works, and what it costs, is chapter 6.
+# At V3's sizes less than two percent is left, a saving of more than fifty times. (Other large models already use thriftier attention;
+# beside that, chapter 6 finds less.) At ours it is less than two times, because a small model has few heads to summarise. One idea,
+# two sizes, two very different answers. Watch for that in the chapters to come.
 #
 # ## Idea three: a second guess
 #
-# "It reads whole phrases at once." What V3 has is a small extra module that guesses one token further ahead; it is called
-# **multi-token prediction** (MTP). When the model writes, that guess is a **draft**: the model checks it while it computes the next token
-# anyway, and keeps it only if it would have written the same. A right draft saves a whole pass through the model. A wrong one wastes a
-# little work, and can never change the text.
+# "Entire phrases at once", said the press. What V3 has is an extra module, small beside the rest, that guesses one token further
+# ahead; it is called **multi-token prediction** (MTP). When the model writes, that guess is a **draft**: the model checks it while it
+# computes the next token anyway. A right draft saves a whole run of the model, a **pass**. A wrong one wastes a little work. Below,
+# the model always takes its likeliest token, and keeps a draft only if it is that one; so the text must come out the same.
 
 # %% tags=["nbval-ignore-output"]
 start = [data.valid[5000:5032].tolist()]
@@ -280,28 +289,29 @@ show.table([{"writing": name, "tokens": len(g.tokens[0]),
             for name, g in (("plain", plain), ("with drafts", drafted))])
 print(f"the same text: {plain.tokens == drafted.tokens}")
 print(f"{drafted.acceptance:.0%} of the drafts were right")
+print("the end of it:", data.tokenizer.decode(plain.tokens[0])[-120:])
 
 # %% [markdown]
-# The text is the same, in fewer passes. So "whole phrases at once" is wrong: it is one token and one checked guess. Whether that saves
-# time depends on how often the guess is right and on what the guessing costs. A model this young likes to repeat itself, which makes it
-# easy to guess; do not take the percentage above for a law. Chapter 9 measures it properly.
+# The text is the same, in fewer passes. So "phrases at once" misleads: it is one token and one checked guess. Now compare the
+# seconds. They fall less than the passes, because guessing and checking cost time too. And look at the end of the text: a model this
+# young repeats itself, so it is easy to guess. Do not take the percentage for a law. Chapter 9 measures it properly.
 #
 # ## Idea four, and the map
 #
-# The fourth idea, numbers of eight *bits* where the press read eight *decimal places*, leaves nothing to look at in ten minutes. It
-# has chapter 10. Here is the plan of the whole book.
+# The fourth idea is numbers of eight *bits*; the press read eight *decimal places*. There is nothing to see of it in ten minutes, so
+# it waits for chapter 10. Here is the plan of the whole book. The claims are in our words.
 #
 # | Chapters | What you build | Claims they test |
 # |---|---|---|
-# | 1–5 | the cost sheet, data, attention, a plain Transformer, training | price, time, "one word after another" |
-# | 6–10 | latent attention, experts, their balance, the second guess, eight-bit training | "5–13 % of the memory", "specialists", "phrases at once", "8 decimal places" |
-# | 11–14 | kernels, many GPUs, everything in one run, serving | "2,000 instead of 100,000 GPUs", "95 % cheaper" |
-# | 15–16 | reasoning by reinforcement, distillation | "surpasses o1", "distillation explains it" |
+# | 1–5 | the cost sheet, data, attention, a plain Transformer, training | price, time, one word after another |
+# | 6–10 | latent attention, experts, their balance, the second guess, eight-bit training | a cache of 5–13 %, specialists, phrases at once, 8 decimal places |
+# | 11–14 | kernels, many GPUs, everything in one run, serving | 2,000 GPUs instead of 100,000, 95 % cheaper |
+# | 15–16 | reasoning by reinforcement, distillation | better than o1, distillation explains it |
 # | 17–18 | what came after, and the verdict on every claim | all of them |
 #
 # > **Takeaways**
-# > 1. A DeepSeek-style model has the same parts at two million parameters as at 671 billion, and trains on a laptop.
+# > 1. The main parts of DeepSeek-V3 fit into two million parameters, and train for a minute on two processor cores.
 # > 2. Bits per byte compare models across tokenizers, and with file compressors.
 # > 3. Experts let most of a large model rest on any one token; at our size, less of it.
 # > 4. Latent attention keeps under 2 % of V3's cache, and more than half of ours. Size decides what an idea is worth.
-# > 5. Drafts change how fast a text is written, never which text.
+# > 5. Drafts can save passes. They leave the likeliest text as it is, and the odds of a sampled one as they are.

@@ -268,7 +268,7 @@ FAULTS = [
     ("resume where there is no run", resume(run="none"), r"none holds no run, because it has no config\.json"),
     ("resume with another model", resume("--d-model", "48"), r"run was made with d_model=32, not 48: resume with the run's own settings"),
     ("resume with other steps", resume("--steps", "99"), r"made with steps=2, not 99: .*or choose another --out"),
-    ("resume with another preset", resume("--preset", "cpu"), r"made with vocab_size=512, not 2048; d_model=32, not 128; "),
+    ("resume with another preset", resume("--preset", "cpu"), r"made with vocab_size=512, not 4096; d_model=32, not 128; "),
     ("resume with other text", resume(data="odd.txt"),
      r"--data must hold the text that .*run was made with .*got other text in .*odd\.txt: put",
      holding(TEXT.replace("little", "much").encode())),

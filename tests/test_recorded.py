@@ -55,6 +55,8 @@ def test_readmes_quote_the_recorded_run():
     for text in (f"**{run['bits_per_byte']:.3f} bits per byte**", f"after {run['seconds'] / 60:.1f} minutes", f"lzma needs {run['lzma']:.3f}",
                  f"zlib {run['zlib']:.3f}"):
         assert text in readme
+    start = " ".join((DATA.parent / "chapters" / "00_start.py").read_text("utf8").replace("\n#", " ").split())
+    assert f"reached {run['bits_per_byte']:.2f} bits per byte, where lzma needs {run['lzma']:.2f} and zlib {run['zlib']:.2f}" in start
     assert f"| {run['bits_per_byte']:.3f} | {run['tokens']:,} | {run['seconds'] / 60:.1f} |" in of_data
 
 
