@@ -16,7 +16,8 @@ from minimodels.linear import GroupedLinear
 class Routing:
     """What the gate of one layer decided for T tokens (those of the whole batch, flattened).
 
-    score: (T, E), the affinities s before any bias. expert: (T, K), int64. weight: (T, K), routed_scale included. load: (E,), tokens an expert got.
+    score: (T, E), the affinities s before any bias. expert: (T, K), int64. weight: (T, K), routed_scale included. load: (E,), tokens
+    that each expert got.
     """
 
     score: Tensor
@@ -164,8 +165,8 @@ class _Collect(torch.autograd.Function):
 
 
 def dispatch_fast(x: Tensor, routing: Routing, experts: Experts) -> Tensor:
-    """The faster form for this many tokens: `dispatch_few` for at most one row an expert on a CPU, else `dispatch_sorted`."""
-    is_few = x.device.type == "cpu" and routing.expert.numel() <= routing.score.shape[1]
+    """The faster form for this many tokens: `dispatch_few` for at most a row to every second expert on a CPU, else `dispatch_sorted`."""
+    is_few = x.device.type == "cpu" and 2 * routing.expert.numel() <= routing.score.shape[1]
     return (dispatch_few if is_few else dispatch_sorted)(x, routing, experts)
 
 
