@@ -14,7 +14,7 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
     """x @ weight.T, for x (rows, d_in) and weight (d_out, d_in) of one type. No gradient passes.
 
     In fp32 on a CPU oneDNN computes it. Torch would take MKL, which leaves the widest vector instructions of AMD's processors
-    unused: on an EPYC with torch 2.13, oneDNN did twice as many products a second.
+    unused.
     """
     if ONEDNN is not None and len(x) >= MANY_ROWS and _is_plain_fp32(x):
         return ONEDNN(x, weight, None, "none", [], "")
