@@ -406,8 +406,9 @@ def logged(place, out):
 
 # forks a process for each attempt, after one whole run, so that a kill lands in the work and not in the start-up
 NURSERY = """
-import json, os, random, signal, sys, time
+import json, os, random, signal, sys, threading, time
 import torch
+from tqdm import tqdm
 from minimodels.cli import main
 torch.set_num_threads(1)
 place, command, n_kills = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])
@@ -425,6 +426,7 @@ while killed < n_kills or finished < len(begun):
     if child == 0:
         out = os.open(place + "/said", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
         os.dup2(out, 1), os.dup2(out, 2)
+        tqdm.set_lock(threading.RLock())  # its own lock is shared by forked processes: one killed holding it would stop all others
         os._exit(main([*command, "--out", begun[-1], *resume]))
     if killed < n_kills:
         time.sleep(rng.uniform(0, 0.7 * longest))
