@@ -4,4 +4,5 @@ import sys
 
 from minimodels.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":    # a study starts processes, which import this file again
+    sys.exit(main())

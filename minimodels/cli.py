@@ -1,4 +1,4 @@
-"""The command line: train, generate, evaluate, export, doctor. Its flags are the fields of the two configurations."""
+"""The command line: train, generate, evaluate, export, study, doctor. Its flags are the fields of the two configurations."""
 
 import argparse
 import difflib
@@ -9,7 +9,7 @@ import typing
 
 import torch.distributed as dist
 
-from minimodels.commands import run_doctor, run_evaluate, run_export, run_generate, run_train
+from minimodels.commands import run_doctor, run_evaluate, run_export, run_generate, run_study, run_train
 from minimodels.config import PRESETS, ModelConfig, TrainConfig
 from minimodels.devices import is_out_of_memory
 
@@ -92,6 +92,12 @@ def parser() -> Parser:
     sub.add_argument("--run", required=True, help="folder of the run")
     sub.add_argument("--format", choices=["hf"], default="hf")
     sub.add_argument("--out", required=True, help="folder to write")
+
+    sub = commands.add_parser("study", help="run what is missing of a recorded experiment; without a name, list them")
+    sub.set_defaults(command=run_study)
+    sub.add_argument("name", nargs="?", help="such as mla-quality")
+    sub.add_argument("--out", help="folder of the recorded runs (default: the repository's data/runs)")
+    sub.add_argument("--jobs", type=int, default=2, help="trials side by side, one thread each (default 2)")
 
     sub = commands.add_parser("doctor", help="what this machine can run, and which tier it is")
     sub.set_defaults(command=run_doctor)

@@ -4,12 +4,13 @@ import contextlib
 import dataclasses
 import os
 import sys
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
-from minimodels import lab
+from minimodels import lab, studies
 from minimodels.checkpoint import Run
 from minimodels.config import ModelConfig, TrainConfig
 from minimodels.convert import save_hf
@@ -223,6 +224,19 @@ def run_export(options):
     """Write the run's model and tokenizer for Hugging Face Transformers."""
     save_hf(load(Run.open(named(options, "run")), options), named(options, "out"))
     say(f"written to {options.out}; load it with AutoModelForCausalLM.from_pretrained({options.out!r})")
+
+
+def run_study(options):
+    """Run the trials of a study that its file lacks, and say each result; without a name, list the studies."""
+    if options.name is None:
+        for study in studies.studies().values():
+            print(f"{study.name:14} {len(study.trials):3} trials  {study.question}")
+        return
+    study = studies.find(options.name)
+    path = (Path(options.out) if options.out else lab.data_file("runs")) / f"{study.name}.json"
+    for trial in studies.run_study(study, path, jobs=options.jobs):
+        print(", ".join(f"{name} {value}" for name, value in trial.items() if isinstance(value, (int, float)) or name == "arm"), flush=True)
+    say(f"{path} holds all {len(study.trials)} trials")
 
 
 def run_doctor(options):

@@ -112,10 +112,10 @@ def tier(*, gpu=gpu, environ=os.environ) -> Tier:
 
 # ---- bands
 
-def bands_file() -> Path:
-    """data/bands.json of the repository, or of the installed package where there is no repository."""
-    inside = Path(__file__).parents[1] / "data" / "bands.json"
-    return inside if inside.exists() else Path(sysconfig.get_path("data")) / "share" / "minimodels" / "bands.json"
+def data_file(name: str) -> Path:
+    """data/NAME of the repository, or of the installed package where there is no repository."""
+    inside = Path(__file__).resolve().parents[1] / "data"
+    return (inside if inside.is_dir() else Path(sysconfig.get_path("data")) / "share" / "minimodels") / name
 
 
 def band(chapter: str, metric: str, value: float, *, bands: dict | None = None, tier_name: str | None = None) -> str:
@@ -124,7 +124,7 @@ def band(chapter: str, metric: str, value: float, *, bands: dict | None = None, 
     bands: the table (data/README.md says what it holds); default: data/bands.json. tier_name: default, this machine's tier.
     A metric without a band for this tier is said to have none.
     """
-    table = json.loads(bands_file().read_text("utf8")) if bands is None else bands
+    table = json.loads(data_file("bands.json").read_text("utf8")) if bands is None else bands
     name = tier_name or tier().name
     entry = table.get(chapter, {}).get(metric)
     recorded = entry and entry["tiers"].get(name)

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "minimodels"
 ORDER = ("config devices linear layers attention mla moe balance loss mtp model fp8 kernels download disk corpus data checkpoint optim evaluate "
-         "train sampling generate convert tasks grpo distill sparse parallel cost ladder ledger lab commands cli").split()
+         "train sampling generate convert tasks grpo distill sparse parallel cost ladder ledger lab studies commands cli").split()
 NOTEBOOKS_ONLY = {"show"}    # and lab, which cli's doctor asks too
 FILES = sorted(path for path in PACKAGE.glob("*.py") if not path.stem.startswith("_"))
 
