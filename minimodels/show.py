@@ -125,8 +125,8 @@ def table(rows, *, caption=""):
     markdown += f"\n\n*{caption}*" if caption else ""
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
     justified = [[c.rjust(w) if right else c.ljust(w) for c, w, right in zip(row, widths, is_number)] for row in cells]
-    plain = "\n".join("  ".join(row).rstrip() for row in justified)
-    display({"text/markdown": markdown, "text/plain": plain}, raw=True)
+    text = "\n".join("  ".join(row).rstrip() for row in justified)
+    display({"text/markdown": markdown, "text/plain": text}, raw=True)
 
 
 def tokens_by_expert(tokens, experts, *, n_experts, caption=""):
@@ -150,8 +150,8 @@ def tokens_by_expert(tokens, experts, *, n_experts, caption=""):
     html = (f'<div class="by-expert" role="group" aria-label="Text; after each token the number of its expert">'
             f'<p style="font-family:monospace;white-space:pre-wrap;line-height:2;overflow-wrap:anywhere">{words}</p>'
             f'<p>Tokens an expert got: {key}</p>' + (f"<p><em>{escape(caption)}</em></p>" if caption else "") + "</div>")
-    plain = " ".join(f"{t!r}:{e}" for t, e in zip(tokens, experts))
-    display({"text/html": html, "text/plain": plain}, raw=True)
+    text = " ".join(f"{t!r}:{e}" for t, e in zip(tokens, experts))
+    display({"text/html": html, "text/plain": text}, raw=True)
 
 
 def _token(token, expert, n_experts):
@@ -162,6 +162,6 @@ def _token(token, expert, n_experts):
 
 
 def _chip(content, expert, n_experts):
-    # hues evenly apart, neighbours far; own ground and ink, so that it reads on any page; tokens.css darkens it in the dark
+    # hues evenly apart, neighbours far; own ground and ink, so that it reads on any page; the site darkens it in the dark
     hue = round(expert * 360 * 0.381966) % 360 if n_experts > 8 else round(360 * expert / n_experts)
     return f'<span style="--hue:{hue};background:hsl({hue} 60% 86%);color:#1f1d1a;border-radius:3px;padding:1px 2px">{content}</span>'

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import pytest
 import torch
 
-from minimodels import show
+from minimodels import figure, palette, show
 
 ROOT = Path(__file__).parents[1]
 TWO = {"MLA": ([1, 2, 3], [3.0, 2.0, 1.0]), "MHA": ([1, 2, 3], [4.0, 3.0, 2.0])}
@@ -44,8 +44,8 @@ def displayed(monkeypatch):
 def test_css_and_python_hold_one_list_of_colours():
     css = (ROOT / "book" / "_static" / "tokens.css").read_text("utf8")
     light, dark = (dict(re.findall(r"--(\w+): (#\w{6});", block)) for block in re.findall(r"\{([^}]*)\}", css))
-    assert light == {token: both[0] for token, both in show.COLORS.items()}
-    assert dark == {token: both[1] for token, both in show.COLORS.items()}
+    assert light == {token: both[0] for token, both in palette.COLORS.items()}
+    assert dark == {token: both[1] for token, both in palette.COLORS.items()}
 
 
 def luminance(color):
@@ -55,16 +55,16 @@ def luminance(color):
 
 
 @pytest.mark.parametrize("theme", [0, 1])
-@pytest.mark.parametrize("token", ["ink", "muted", "mark", *show.CONCEPTS])
+@pytest.mark.parametrize("token", ["ink", "muted", "mark", *palette.CONCEPTS])
 def test_every_colour_that_writes_is_readable_on_paper(token, theme):
-    low, high = sorted([luminance(show.COLORS[token][theme]), luminance(show.COLORS["paper"][theme])])
+    low, high = sorted([luminance(palette.COLORS[token][theme]), luminance(palette.COLORS["paper"][theme])])
     assert (high + 0.05) / (low + 0.05) >= 4.5
 
 
 def test_the_script_translates_every_token_that_a_figure_may_hold():
     script = (ROOT / "book" / "_static" / "bookfig.js").read_text("utf8")
     tokens = json.loads(re.search(r"const TOKENS = (\[.*?\]);", script, re.DOTALL)[1])
-    assert set(tokens) == set(show.COLORS) - {"mark"}    # mark is mla's light colour, and no figure uses it
+    assert set(tokens) == set(palette.COLORS) - {"mark"}    # mark is mla's light colour, and no figure uses it
 
 
 # ---- figures
@@ -93,8 +93,8 @@ def test_what_is_stored_is_plain_json_without_a_template():
 
 def test_packed_arrays_are_unpacked():
     packed = {"dtype": "f4", "bdata": "AACAPwAAAEAAAEBAAACAQA==", "shape": "2, 2"}    # 1, 2, 3, 4 as float32
-    assert show._plain({"z": packed}) == {"z": [[1, 2], [3, 4]]}
-    assert show._plain({"x": {k: v for k, v in packed.items() if k != "shape"}}) == {"x": [1, 2, 3, 4]}
+    assert figure.plain({"z": packed}) == {"z": [[1, 2], [3, 4]]}
+    assert figure.plain({"x": {k: v for k, v in packed.items() if k != "shape"}}) == {"x": [1, 2, 3, 4]}
 
 
 @pytest.mark.parametrize("value, stored", [
@@ -103,7 +103,7 @@ def test_packed_arrays_are_unpacked():
     (torch.tensor([0.33333, 2.0]), [0.3333, 2.0]),
 ])
 def test_values_are_plain_and_rounded(value, stored):
-    plain = show._plain(value)
+    plain = figure.plain(value)
     assert plain == stored and type(plain) is type(stored)
     assert math.copysign(1, plain or 0) == math.copysign(1, stored or 0) if isinstance(stored, float) else True
 
@@ -112,7 +112,7 @@ def test_lines_wear_the_colour_of_their_concept_and_their_name_at_the_end():
     series = TWO | {"GQA": ([1, 2, 3], [5, 4, 3]), "loss": ([1, 2, 3], [1, 1, 0.9])}
     fig = show.lines(series, **NAMES)
     drawn = {trace.name: (trace.line.color, trace.line.dash) for trace in fig.data}
-    light = {token: both[0] for token, both in show.COLORS.items()}
+    light = {token: both[0] for token, both in palette.COLORS.items()}
     assert drawn == {"MLA": (light["mla"], "solid"), "MHA": (light["attn"], "solid"), "GQA": (light["attn"], "dash"),
                      "loss": (light["ink"], "solid")}
     assert {a.text: a.font.color for a in fig.layout.annotations} == {name: color for name, (color, _) in drawn.items()}
@@ -121,9 +121,9 @@ def test_lines_wear_the_colour_of_their_concept_and_their_name_at_the_end():
 def test_names_at_the_ends_do_not_overlap():
     series = {f"run {i}": ([0, 1], [0.0, 1 + i / 1000]) for i in range(5)}
     labels = show.lines(series, **NAMES).layout.annotations
-    px = (show.HEIGHT - show.MARGIN_BOTTOM - 2 * show.LINE - 28) / 1.004
+    px = (figure.HEIGHT - figure.MARGIN_BOTTOM - 2 * figure.LINE - 28) / 1.004
     places = sorted(label.y * px + label.yshift for label in labels)
-    assert min(b - a for a, b in zip(places, places[1:])) >= show.LABEL - 1
+    assert min(b - a for a, b in zip(places, places[1:])) >= figure.LABEL - 1
 
 
 def test_a_log_axis_labels_where_plotly_puts_it():
