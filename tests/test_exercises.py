@@ -12,7 +12,7 @@ MUTANTS = [(word, exercise, mutant) for word, exercise in EVERY for mutant in ex
 
 
 def name(value):
-    return value if isinstance(value, str) else value.name if isinstance(value, Exercise) else value.function.__name__
+    return value if isinstance(value, str) else value.name if isinstance(value, Exercise) else value.function.__name__.strip("<>")
 
 
 @pytest.mark.parametrize("word, exercise", EVERY, ids=name)

@@ -152,5 +152,7 @@ def _call(name, arguments):
 def _short(value, *, width=80):
     if hasattr(value, "shape"):
         return f"<{type(value).__name__} of shape {tuple(value.shape)}>"
+    if hasattr(value, "state_dict") or callable(value):    # a layer, or a function
+        return f"<{getattr(value, '__name__', type(value).__name__)}>"
     text = f"{value:.6g}" if isinstance(value, float) else repr(value)
     return text if len(text) <= width else text[: width - 1] + "…"

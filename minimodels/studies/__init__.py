@@ -18,7 +18,7 @@ import torch
 
 from minimodels import disk, lab
 from minimodels.config import ModelConfig, TrainConfig
-from minimodels.data import Batches, prepare
+from minimodels.data import Batches, Dataset, prepare
 from minimodels.evaluate import evaluate
 from minimodels.model import Transformer
 from minimodels.train import train
@@ -42,16 +42,23 @@ class Training:
         training = {name: value for name, value in self.training.to_dict().items() if name != "seed"}
         return {"data": self.data, "max_bytes": self.max_bytes, "model": self.model.to_dict(), "training": training}
 
+    def build(self) -> Transformer:
+        torch.manual_seed(self.seed)
+        return Transformer(self.model)
+
     def run(self) -> dict:
         data = prepare(self.data, self.model.vocab_size, max_bytes=self.max_bytes)
-        torch.manual_seed(self.seed)
-        model, config = Transformer(self.model), self.training
+        model, config = self.build(), self.training
         batches = Batches(data.train, batch_size=config.batch_size, seq_len=config.seq_len, seed=self.seed)
         records = list(train(model, batches, config, valid=data))
         score = evaluate(model, data.valid, n_bytes=data.valid_bytes, seq_len=config.seq_len)
         return {"bits_per_byte": round(score.bits_per_byte, 5), "n_params": self.model.n_params, "tokens": records[-1].tokens,
                 "cached_values_per_layer": self.model.cached_values_per_layer, "valid_bytes": data.valid_bytes,
-                "curve": [[r.tokens, round(r.valid_bits_per_byte, 4)] for r in records if r.valid_bits_per_byte is not None]}
+                "curve": [[r.tokens, round(r.valid_bits_per_byte, 4)] for r in records if r.valid_bits_per_byte is not None]} | self.examine(model, data)
+
+    def examine(self, model: Transformer, data: Dataset) -> dict:
+        """What else to record of the trained model; nothing here."""
+        return {}
 
 
 @dataclass(frozen=True, kw_only=True)

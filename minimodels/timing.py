@@ -1,0 +1,55 @@
+"""Time several things fairly on a machine that is never quiet: in one process, in turns, and always with the spread."""
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from minimodels.attention import Cache, GroupedAttention, Place
+from minimodels.config import ModelConfig
+from minimodels.layers import Rope
+from minimodels.mla import LatentAttention
+
+
+def interleaved(functions: dict[str, Callable[[], object]], *, rounds: int = 7, least_ms: float = 3.0) -> dict[str, list[float]]:
+    """Milliseconds of one call of each function, one figure a round.
+
+    In every round each function runs in turn, as often as fills least_ms, so that a slow moment of the machine meets all of them.
+    A first round warms up and is not kept. Compare within a round, and report medians with the range.
+    """
+    for function in functions.values():
+        function()
+    n_calls = {name: max(1, round(least_ms / _ms(function, 1))) for name, function in functions.items()}
+    times = {name: [] for name in functions}
+    for _ in range(rounds):
+        for name, function in functions.items():
+            times[name].append(_ms(function, n_calls[name]))
+    return times
+
+
+def _ms(function, n_calls):
+    began = time.perf_counter()
+    for _ in range(n_calls):
+        function()
+    return (time.perf_counter() - began) / n_calls * 1e3
+
+
+def decode_step(config: ModelConfig, context: int, *, absorb: bool | None = None) -> Callable[[], torch.Tensor]:
+    """A function that passes one token through one attention layer of config, with context tokens in its cache: (1, 1, D).
+
+    Projections, cache and attention are in it; weights and cache hold random numbers, which take as long as others.
+    absorb: for MLA, the path; None lets the layer choose.
+    """
+    layer = (LatentAttention if config.attention == "mla" else GroupedAttention)(config).eval()
+    cache = Cache(config, 1, context + 1)
+    for tensor in cache.layers[0].tensors.values():
+        tensor.normal_()
+    h = torch.randn(1, 1, config.d_model)
+    place = Place.of(Rope.from_config(config), 1, h.device, [context])
+    path = {"absorb": absorb} if config.attention == "mla" else {}
+
+    @torch.inference_mode()
+    def step():
+        return layer(h, place, cache.layers[0], **path)
+
+    return step
