@@ -1,0 +1,14 @@
+"""Small interactive pieces that run live in a notebook and, from the same script, on the static site.
+
+An explorable is two files of one name. `kv_cache.py` holds its state as traits, what Python knows, and a plain table;
+`kv_cache.js` is a module that draws it: `render({ model, el })`, which reads and writes through model alone. Live, anywidget
+runs the module. The site has no kernel: the committed output is HTML that carries the state, and
+`book/_static/explorables.js` gives that to the same module.
+"""
+
+from minimodels.explorables.absorb import Absorb
+from minimodels.explorables.kv_cache import KVCache
+
+ALL = (KVCache, Absorb)
+
+__all__ = ["ALL", "Absorb", "KVCache"]
