@@ -75,7 +75,5 @@ def setup(app):
     app.connect("config-inited", silence_thebe)
     app.connect("builder-inited", copy_plotly)
     app.connect("doctree-read", drop_second_captions)
-    app.add_css_file("tokens.css")
-    app.add_css_file("site.css")
     app.add_js_file("bookfig.js", loading_method="defer")
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
