@@ -82,7 +82,7 @@ function picture(model) {
   const paint = () => {
     const s = get(), at = s.token, isNaive = s.way === "naive";
     const { q, w, keys, absorbed, scores } = oneHead(s);
-    const latents = () => matrix(columns(s.c_kv), [italic("c"), " of each token"], "mla", at);
+    const latents = () => matrix(columns(s.c_kv), ["latents ", italic("c")], "mla", at);
     const focused = document.activeElement;
     inputs.forEach((input, i) => {
       if (input === focused) return; // somebody types there
@@ -94,7 +94,7 @@ function picture(model) {
                                       : [bracket("("), slots, w_uk, bracket(")"), latents()]));
     if (inputs.includes(focused)) focused.focus(); // a moved element loses it
     then.replaceChildren(...(isNaive ? [matrix([q], [italic("q")], "query"), matrix(columns(keys), ["keys"], "key", at)]
-                                     : [matrix([absorbed], [italic(ABSORBED), " absorbed"], "query"), latents()]));
+                                     : [matrix([absorbed], ["absorbed ", italic(ABSORBED)], "query"), latents()]));
     last.replaceChildren(matrix([scores[s.way]], ["scores"], "score", at));
 
     const [S, Dn, C] = [keys.length, q.length, absorbed.length];

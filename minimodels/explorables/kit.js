@@ -43,7 +43,7 @@ export function update(model, values) {
 export function slider(model, { key, label, stops, show = grouped }) {
   const id = uid();
   const nearest = value => stops.reduce((best, stop, i) => Math.abs(stop - value) < Math.abs(stops[best] - value) ? i : best, 0);
-  const out = h("output.xp-value", { for: id });
+  const out = h("span.xp-value", { "aria-hidden": "true" }); // the slider says it itself, and an <output> would say it again
   const input = h("input", { id, type: "range", min: 0, max: stops.length - 1, step: 1,
     oninput: () => update(model, { [key]: stops[+input.value] }) });
   const paint = () => {

@@ -15,7 +15,7 @@ def module(name: str) -> str:
 
     Raises ValueError for a file that does not keep the contract.
     """
-    kit = re.sub(r"^export ", "", (FOLDER / "kit.js").read_text("utf8"), flags=re.MULTILINE)
+    kit = (FOLDER / "kit.js").read_text("utf8")
     text, n_imports = _IMPORT.subn(lambda _: kit, (FOLDER / f"{name}.js").read_text("utf8"))
     if n_imports != 1 or re.findall(r"^export default .*", text, re.MULTILINE) != ["export default { render };"]:
         raise ValueError(f"{name}.js must have one import, from ./kit.js, and end in `export default {{ render }};`")
