@@ -1,0 +1,197 @@
+"""The drawings keep to minimodels/drawings/README.md: its classes and sizes, words that fit, and areas that are to scale."""
+
+import re
+import shutil
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "minimodels" / "drawings"
+CSS = (FOLDER / "drawing.css").read_text("utf8")
+SVG = "{http://www.w3.org/2000/svg}"
+FILES = sorted(FOLDER.glob("*.svg"))
+BROAD = [path for path in FILES if not path.stem.endswith(".narrow")]
+BROADEST, NARROWEST = 900, 350              # px
+LOOKS = re.compile(r"style|fill.*|stroke.*|font.*|opacity|color|on.*|.*href|src")
+ARGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+        "--disable-component-update", "--disable-sync"]
+
+every_file = pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+every_drawing = pytest.mark.parametrize("path", BROAD, ids=lambda p: p.stem)
+
+
+def read(path):
+    return ElementTree.parse(path).getroot()
+
+
+def size(path):
+    x, y, width, height = (float(n) for n in read(path).get("viewBox").split())
+    assert (x, y) == (0, 0), f"{path.name}: the viewBox must begin at 0 0"
+    return width, height
+
+
+def is_narrow(path):
+    return path.stem.endswith(".narrow")
+
+
+def words(path, *tags):
+    return [" ".join("".join(e.itertext()).split()) for tag in tags for e in read(path).iter(SVG + tag)]
+
+
+def classes(path):
+    return {name for element in read(path).iter() for name in element.get("class", "").split()}
+
+
+# ---- what a file holds
+
+def test_there_are_drawings_and_a_vocabulary():
+    assert BROAD
+    assert {"d-label", "d-thick", "tint-mla"} <= vocabulary()
+
+
+def vocabulary():
+    return set(re.findall(r"\.([a-z]+-[a-z]+)", CSS))
+
+
+@every_file
+def test_a_drawing_uses_only_the_classes_of_the_stylesheet(path):
+    unknown = classes(path) - vocabulary()
+    assert not unknown, f"{path.name}: {', '.join(sorted(unknown))}: not in {FOLDER.name}/README.md"
+
+
+@every_file
+def test_a_drawing_has_a_title_and_a_long_description(path):
+    title, description = words(path, "title"), words(path, "desc")
+    assert len(title) == len(description) == 1
+    assert 1 <= len(title[0].split()) <= 10
+    assert description[0].count(".") >= 2, "the description must say in sentences what is drawn"
+
+
+@every_file
+def test_a_drawing_has_no_look_of_its_own_and_asks_for_nothing(path):
+    text = path.read_text("utf8")
+    for element in read(path).iter():
+        tag = element.tag.removeprefix(SVG)
+        assert tag not in {"style", "script", "image", "a", "foreignObject", "use"}, f"{path.name}: <{tag}>"
+        wrong = [name for name in element.keys() if LOOKS.fullmatch(name.split("}")[-1])]
+        assert not wrong, f"{path.name}: {', '.join(wrong)} at <{tag}>: use a class"
+    assert not re.search(r"#[0-9a-fA-F]{3,8}\b(?!-)", text), "colours come from classes"
+    assert re.findall(r"\w+://[^\"\s]+", text) == ["http://www.w3.org/2000/svg"]
+
+
+@every_file
+def test_ids_begin_with_the_files_name_and_what_is_referred_to_is_there(path):
+    ids = {element.get("id") for element in read(path).iter() if element.get("id")}
+    start = path.stem.replace(".", "-") + "-"
+    assert all(name.startswith(start) for name in ids), f"ids must begin with {start}, got {sorted(ids)}"
+    assert set(re.findall(r"url\(#([^)]+)\)", path.read_text("utf8"))) == ids
+
+
+@every_file
+def test_a_drawing_fits_its_place(path):
+    width, _ = size(path)
+    assert width <= (NARROWEST if is_narrow(path) else BROADEST)
+
+
+@every_drawing
+def test_what_is_wider_than_a_phone_has_a_narrow_form_that_says_the_same(path):
+    if size(path)[0] <= NARROWEST:
+        return
+    narrow = path.with_name(f"{path.stem}.narrow.svg")
+    assert narrow.exists(), f"{narrow.name} is missing: {path.name} is wider than {NARROWEST} px"
+    assert words(narrow, "title", "desc") == words(path, "title", "desc")
+    assert symbols(narrow) == symbols(path)
+
+
+def symbols(path):
+    """The names of the code that a drawing shows, and the word for what is kept."""
+    texts = ["".join(e.itertext()) for e in read(path).iter(SVG + "text") if "d-code" in e.get("class", "")]
+    return {*texts, *({"cached"} & set(words(path, "text")))}
+
+
+@every_file
+def test_text_is_large_enough(path):
+    # d-code is exempt on a phone: a monospaced letter of 13.5 px is wider than one of 14 px in the sans
+    for name, px in re.findall(r"\.(d-[a-z]+) \{[^}]*font-size: ([\d.]+)px", CSS):
+        if name in classes(path) and not (is_narrow(path) and name == "d-code"):
+            assert float(px) >= (14 if is_narrow(path) else 13), f"{path.name}: {name} has {px} px"
+
+
+@every_file
+def test_what_is_called_cached_has_a_heavy_outline(path):
+    if "cached" in words(path, "text"):
+        assert any("d-thick" in e.get("class", "") for e in read(path).iter(SVG + "rect"))
+
+
+# ---- what the drawings claim
+
+@pytest.mark.parametrize("form", ["cache", "cache.narrow"])
+def test_the_cache_is_drawn_to_scale(form):
+    """The inked lengths stand to each other as the cached values of MHA, GQA-8, MQA and MLA at V2's sizes."""
+    lengths = [sum(float(n) for n in re.findall(r"h(\d[\d.]*)v", path.get("d")))
+               for path in read(FOLDER / f"{form}.svg").iter(SVG + "path")]
+    H, Dh, C, Dr = 128, 128, 512, 64
+    values = [2 * H * Dh, 2 * 8 * Dh, 2 * Dh, C + Dr]
+    assert [length / lengths[0] for length in lengths] == pytest.approx([value / values[0] for value in values])
+    said = [int(re.sub(r"\D", "", text)) for text in words(FOLDER / f"{form}.svg", "text") if re.fullmatch(r"[\d,]+ values", text)]
+    assert said == values
+
+
+def test_the_ratios_in_the_drawings_are_right():
+    assert 32_768 // 2_048 == 16 and 32_768 // 256 == 128
+    assert round(32_768 / (512 + 64)) == 57                  # MHA's cache by MLA's
+    assert round(128 * (128 + 128) / (512 + 64)) == 57       # k_nope and v of V3's heads, by what they are rebuilt from
+
+
+# ---- what a browser measures
+
+MEASURE = """() => Object.fromEntries([...document.querySelectorAll('svg')].map(svg => [svg.id, {
+    texts: [...svg.querySelectorAll('text')].map(e => { const b = e.getBBox(); return [e.textContent, b.x, b.y, b.width, b.height]; }),
+    rects: [...svg.querySelectorAll('rect')].map(e => { const b = e.getBBox(); return [b.x, b.y, b.width, b.height]; })}]))"""
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """{name of a file: its texts and rectangles, as laid out in the site's faces}."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -r requirements.txt")
+    fonts = ROOT / "book" / "_static" / "fonts.css"
+    page_file = tmp_path_factory.mktemp("drawings") / "all.html"
+    drawn = "".join(path.read_text("utf8").replace("<svg ", f'<svg id="{path.stem}" width="{size(path)[0]}" ', 1) for path in FILES)
+    page_file.write_text(f'<meta charset="utf-8"><link rel="stylesheet" href="{fonts.as_uri()}"><style>{CSS}</style>'
+                         f'<div class="drawing">{drawn}</div>', "utf8")
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome"))), None)
+    with sync_api.sync_playwright() as playwright:
+        path = path or playwright.chromium.executable_path
+        if not Path(path).exists():
+            pytest.skip("no Chromium: `apt-get install chromium`, or `python -m playwright install chromium`, then run this again")
+        browser = playwright.chromium.launch(executable_path=path, args=ARGS)
+        page = browser.new_page()
+        page.goto(page_file.as_uri())
+        page.evaluate("document.fonts.ready")
+        result = page.evaluate(MEASURE)
+        browser.close()
+    return result
+
+
+@pytest.mark.xdist_group("drawings")
+@every_file
+def test_no_text_runs_over_the_edge_or_out_of_its_box(path, measured):
+    width, height = size(path)
+    for text, x, y, w, h in measured[path.stem]["texts"]:
+        assert x >= 0 and y >= 0 and x + w <= width and y + h <= height, f"{text!r} runs out of the drawing"
+        around = [r for r in measured[path.stem]["rects"] if r[0] < x + w / 2 < r[0] + r[2] and r[1] < y + h / 2 < r[1] + r[3]]
+        if around:
+            left, _, room, _ = around[-1]      # the topmost
+            assert x >= left + 2 and x + w <= left + room - 2, f"{text!r}, {w:.0f} px, runs out of its box, {room:.0f} px"
+
+
+@pytest.mark.xdist_group("drawings")
+@every_file
+def test_no_two_texts_overlap(path, measured):
+    texts = measured[path.stem]["texts"]
+    for i, (a, ax, ay, aw, ah) in enumerate(texts):
+        for b, bx, by, bw, bh in texts[i + 1:]:
+            across, down = min(ax + aw, bx + bw) - max(ax, bx), min(ay + ah, by + bh) - max(ay, by)
+            assert across <= 0 or down <= 4, f"{a!r} and {b!r} overlap"      # lines of a text may touch: a box has room above its letters
