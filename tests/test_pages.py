@@ -85,3 +85,12 @@ def test_the_five_claims_of_the_introduction_carry_their_verdicts():
     counts = [sum(c["verdict"] == v for c in data["claims"]) for v in data["verdicts"]]
     numbers = re.search(r"gave us (\d+) claims\. Of these, (\d+) are .*?, (\d+) .*?, (\d+) mislead, (\d+) .*?, and (\d+) ", intro)
     assert [int(n) for n in numbers.groups()] == [len(data["claims"]), *counts]
+
+
+def test_workflows_wrap_the_makefile():
+    yaml = pytest.importorskip("yaml")
+    targets = set(re.search(r"^\.PHONY: (.*)$", text_of("Makefile"), re.M)[1].split())
+    for name in ("test", "pages"):
+        jobs = yaml.safe_load(text_of(f".github/workflows/{name}.yml"))["jobs"]
+        commands = [step["run"] for job in jobs.values() for step in job["steps"] if step.get("run", "").startswith("make")]
+        assert len(commands) == 1 and commands[0].split()[1] in targets, f"{name}.yml must call one target of the Makefile, got {commands}"
