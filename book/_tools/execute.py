@@ -2,9 +2,11 @@
 
     python book/_tools/execute.py [CHAPTER.py ...]            all chapters by default
     python book/_tools/execute.py --check [CHAPTER.py ...]
+    python book/_tools/execute.py --pictures [CHAPTER.py ...] only the figures' static pictures, drawn again
 
 The .py file (jupytext, py:percent) is the source, the .ipynb its execution. A notebook made twice differs only where its outputs do: a
 cell's id comes from its text, so that a change moves no other id; times of execution and random ids are left out; streams are merged.
+Beside each figure stands a static picture (pictures.py), which needs a Chromium.
 """
 
 import argparse
@@ -18,6 +20,9 @@ import jupytext
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+sys.path.insert(0, str(Path(__file__).parent))
+import pictures  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
@@ -65,11 +70,25 @@ def execute(path, *, timeout) -> str:
         client.execute()
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         return f"{path.name}: {error}"
-    target = path.with_suffix(".ipynb")
-    temporary = target.with_suffix(".ipynb.tmp")
-    nbformat.write(tidy(notebook), temporary)
-    os.replace(temporary, target)
+    write(tidy(notebook), path.with_suffix(".ipynb"))
     return ""
+
+
+def write(notebook, target):
+    """Write the notebook with a picture beside each figure."""
+    pictures.add(notebook)
+    temporary = target.with_suffix(".ipynb.tmp")
+    nbformat.write(notebook, temporary)
+    os.replace(temporary, target)
+
+
+def draw(path) -> str:
+    """Draw the pictures of an executed notebook again. Returns what went wrong, or an empty text."""
+    target = path.with_suffix(".ipynb")
+    if not target.exists():
+        return f"{target.name} does not exist"
+    write(nbformat.read(target, 4), target)
+    return check(path)
 
 
 def check(path) -> str:
@@ -91,6 +110,9 @@ def check(path) -> str:
     for cell in code:
         if any(o.output_type == "error" for o in cell.outputs) and "raises-exception" not in cell.metadata.get("tags", []):
             return f"{target.name}: a cell ends in an error: {cell.source[:60]!r}"
+    for output in pictures.figures(executed):
+        if pictures.PICTURE not in output["data"]:
+            return f"{target.name}: the figure {output['data'][pictures.FIGURE]['layout']['meta']['title']!r} has no static picture"
     return ""
 
 
@@ -98,11 +120,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("chapters", nargs="*", type=Path, help="py:percent files; default: all of chapters/")
     parser.add_argument("--check", action="store_true", help="execute nothing; say what does not agree")
+    parser.add_argument("--pictures", action="store_true", help="execute nothing; draw the figures' static pictures again")
     parser.add_argument("--timeout", type=int, default=600, help="seconds a cell may take")
     args = parser.parse_args()
     n_wrong = 0
     for path in args.chapters or sorted((ROOT / "chapters").glob("*.py")):
-        wrong = check(path) if args.check else execute(path.resolve(), timeout=args.timeout)
+        wrong = check(path) if args.check else draw(path) if args.pictures else execute(path.resolve(), timeout=args.timeout)
         print(f"{'wrong' if wrong else 'good '}  {path.with_suffix('.ipynb').name}")
         if wrong:
             print(wrong, file=sys.stderr)
