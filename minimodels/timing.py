@@ -11,19 +11,26 @@ from minimodels.layers import Rope
 from minimodels.mla import LatentAttention
 
 
-def interleaved(functions: dict[str, Callable[[], object]], *, rounds: int = 7, least_ms: float = 3.0) -> dict[str, list[float]]:
+def interleaved(functions: dict[str, Callable[[], object]], *, rounds: int = 7, least_ms: float = 3.0,
+                threads: int = 1) -> dict[str, list[float]]:
     """Milliseconds of one call of each function, one figure a round.
 
     In every round each function runs in turn, as often as fills least_ms, so that a slow moment of the machine meets all of them.
-    A first round warms up and is not kept. Compare within a round, and report medians with the range.
+    A first round warms up and is not kept. Compare within a round, and report medians with the range. threads: of torch; with one,
+    other programs disturb least.
     """
-    for function in functions.values():
-        function()
-    n_calls = {name: max(1, round(least_ms / _ms(function, 1))) for name, function in functions.items()}
-    times = {name: [] for name in functions}
-    for _ in range(rounds):
-        for name, function in functions.items():
-            times[name].append(_ms(function, n_calls[name]))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for function in functions.values():
+            function()
+        n_calls = {name: max(1, round(least_ms / _ms(function, 1))) for name, function in functions.items()}
+        times = {name: [] for name in functions}
+        for _ in range(rounds):
+            for name, function in functions.items():
+                times[name].append(_ms(function, n_calls[name]))
+    finally:
+        torch.set_num_threads(before)
     return times
 
 

@@ -63,7 +63,7 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """A question, and the trials that answer it. is_timing: trials run alone, each with all threads, because they measure time."""
+    """A question, and the trials that answer it. is_timing: trials run one after another, because they measure time."""
 
     name: str
     question: str

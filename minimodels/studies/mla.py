@@ -3,6 +3,7 @@
 Models that are compared have as many parameters, whatever their scheme.
 """
 
+import copy
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,7 +13,7 @@ from minimodels.bugs import plant
 from minimodels.bugs.mla import BUGS
 from minimodels.config import ModelConfig, TrainConfig
 from minimodels.data import Dataset
-from minimodels.evaluate import windows
+from minimodels.evaluate import evaluate, windows
 from minimodels.model import Transformer
 from minimodels.studies import Study, Training
 from minimodels.timing import decode_step, interleaved
@@ -20,13 +21,15 @@ from minimodels.timing import decode_step, interleaved
 # eight heads of 16, and MLA in DeepSeek's ratios: a latent of 4 heads' width, a rotary key of half a head
 BASE = ModelConfig(n_heads=8, d_head=16, d_value=16, d_rope=8, d_latent=64, n_kv_heads=2, n_experts=0, mtp_depth=0, d_ff=320)
 SCHEMES = ("mha", "gqa", "mqa", "mla")
-RATES = (0.01, 0.02, 0.04)                                         # peak rates of Muon that are tried
+RATES = (0.005, 0.01, 0.02, 0.04)                                  # peak rates of Muon that are tried
 BEST_RATE = {"mha": 0.02, "gqa": 0.02, "mqa": 0.02, "mla": 0.02}   # each scheme's best in mla-rates; a test compares
 RECIPE = replace(TrainConfig.preset("cpu"), steps=600, eval_every=100)
 SEEDS = (1, 2, 3, 4, 5)
 
-LIVE = replace(TrainConfig.preset("cpu"), steps=100)               # what the chapter trains while you read
+LIVE = replace(TrainConfig.preset("cpu"), steps=60)                # what the chapter trains while you read
 LIVE_BYTES = 3_000_000
+
+LATENTS = (4, 8, 16, 32, 48, 64, 96, 128)                          # directions that a squeezed model keeps
 
 # D: heads, and their width; a group of GQA has three heads
 WIDTHS = {96: (6, 16), 192: (6, 32), 384: (12, 32), 768: (12, 64), 1536: (24, 64)}
@@ -67,6 +70,38 @@ class Planted(Training):
 def loss_of(logits: torch.Tensor, tokens: torch.Tensor) -> float:
     """Mean cross-entropy, nats, of each token but the first, from the logits one place before it."""
     return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()).item()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Squeezed(Training):
+    """Training a model with MHA, then squeezing what its heads keep into fewer and fewer directions, without training again."""
+
+    def examine(self, model: Transformer, data: Dataset) -> dict:
+        T, sample = self.training.seq_len, next(windows(data.valid, self.training.seq_len, 32))
+        squeezed = {C: evaluate(squeeze(model, sample, C), data.valid, n_bytes=data.valid_bytes, seq_len=T) for C in LATENTS}
+        return {"squeezed": {C: round(score.bits_per_byte, 5) for C, score in squeezed.items()}}
+
+
+@torch.no_grad()
+def squeeze(model: Transformer, tokens: torch.Tensor, n_directions: int) -> Transformer:
+    """A copy of a model with MHA whose keys and values, before rotation, have rank n_directions in each layer.
+
+    The directions are those in which keys and values of all heads together, on tokens (B, T), are longest: a singular value
+    decomposition. Such a layer could keep n_directions numbers a token, and rebuild the rest.
+    """
+    small, seen = copy.deepcopy(model).eval(), []
+    hooks = [block.attention.register_forward_pre_hook(lambda module, args: seen.append(args[0])) for block in small.layers]
+    small(tokens)
+    for hook in hooks:
+        hook.remove()
+    for block, h in zip(small.layers, seen):
+        w_k, w_v = block.attention.w_k.weight, block.attention.w_v.weight
+        both = torch.cat([w_k, w_v])
+        kept = torch.linalg.svd((h @ both.T).flatten(0, 1), full_matrices=False).Vh[:n_directions]
+        both = kept.T @ (kept @ both)
+        w_k.copy_(both[:len(w_k)])
+        w_v.copy_(both[len(w_k):])
+    return small
 
 
 def schemes_at(width: int) -> dict[str, tuple[ModelConfig, bool | None]]:
@@ -113,9 +148,12 @@ STUDIES = [
           trials=tuple(Planted(arm=bug or "right", seed=seed, bug=bug, model=with_attention("mla"),
                                training=replace(RECIPE, steps=200, eval_every=50, seed=seed))
                        for bug in (None, *BUGS) for seed in SEEDS[:3])),
+    Study(name="mla-squeeze", question="How far can the keys and values of a trained MHA model be squeezed?",
+          trials=tuple(Squeezed(arm="mha", seed=seed, model=with_attention("mha"), training=replace(RECIPE, muon_lr=BEST_RATE["mha"], seed=seed))
+                       for seed in SEEDS[:3])),
     Study(name="mla-live", question="Where does the chapter's short run end, over seeds?",
           trials=tuple(Training(arm=scheme, seed=seed, model=with_attention(scheme), training=replace(LIVE, seed=seed), max_bytes=LIVE_BYTES)
-                       for scheme in ("mha", "mla") for seed in range(1, 11))),
+                       for scheme in ("mha", "mla") for seed in range(1, 7))),
     Study(name="mla-decoding", question="How long does one decoded token take in one attention layer, by width and context?", is_timing=True,
           trials=tuple(Decoding(arm=f"D={width}", seed=0, width=width) for width in WIDTHS)),
 ]

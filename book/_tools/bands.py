@@ -1,0 +1,43 @@
+"""Make data/bands.json from the recorded studies: the mean of a measured number over seeds, and three standard deviations around it.
+
+    python book/_tools/bands.py
+"""
+
+import json
+import statistics
+import sys
+from pathlib import Path
+
+from minimodels import studies
+
+ROOT = Path(__file__).resolve().parents[2]
+# chapter, metric: the study and arm whose trials it is taken from, its key there, unit, and what explains a value outside
+BANDS = {
+    ("mla", f"{scheme} after 60 steps"): dict(
+        study="mla-live", arm=scheme, key="bits_per_byte", unit="bits per byte",
+        if_below="another Python has another standard library, and so another text.",
+        if_above="another Python has another standard library, and so another text; or the run was stopped early.")
+    for scheme in ("mha", "mla")
+}
+
+
+def bands() -> dict:
+    """The contents of data/bands.json: {chapter: {metric: band}}."""
+    table = {}
+    for (chapter, metric), entry in BANDS.items():
+        trials = [t for t in studies.recorded(entry["study"])["trials"] if t["arm"] == entry["arm"]]
+        values = [t[entry["key"]] for t in trials]
+        mean, spread = statistics.mean(values), statistics.stdev(values)
+        recorded = {"mean": round(mean, 4), "low": round(mean - 3 * spread, 4), "high": round(mean + 3 * spread, 4), "n_runs": len(values),
+                    "hardware": trials[0]["hardware"], "command": f"minimodels study {entry['study']}", "commit": trials[0]["commit"]}
+        table.setdefault(chapter, {})[metric] = {name: entry[name] for name in ("unit", "if_below", "if_above")} | {"tiers": {"cpu": recorded}}
+    return table
+
+
+if __name__ == "__main__":
+    try:
+        path = ROOT / "data" / "bands.json"
+        path.write_text(json.dumps(bands(), indent=1) + "\n", "utf8")
+        print(path.relative_to(ROOT))
+    except FileNotFoundError as error:
+        sys.exit(f"bands: error: {error}")

@@ -1,0 +1,967 @@
+# ---
+# jupyter:
+#   book:
+#     number: 6
+#     reading: 80 min
+#     cpu: 60 s, 1 GB
+#     needs: "attention and the KV cache, in outline; two paragraphs recall them"
+#     terms:
+#       mla: [c_kv, k_rope]
+#       attn: [k, v]
+#   jupytext:
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: book
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Latent attention
+#
+# [Open in Colab](https://colab.research.google.com/github/minimodels/small-models-big-claims/blob/main/chapters/06_mla.ipynb)
+#
+# > *Do not remember the keys. Remember how to make them.*
+#
+# > **You will be able to**
+# > - count what each attention scheme leaves in memory for every token of a conversation;
+# > - write multi-head latent attention, and prove your version against two others;
+# > - say why position needs a path of its own, after watching the simple way fail;
+# > - fold one matrix into another, and decode without rebuilding a single key;
+# > - judge what all this gains at our size and at DeepSeek's, and check the press's figure for it;
+# > - write three tests for bugs that no loss curve shows.
+#
+# ## What you need, in two paragraphs
+#
+# In **attention** every token sends out a *query*, and every token before it offers a *key* and a *value*. Query times key, scaled and put
+# through a softmax, says how much of that value to take. A model does this in many **heads** side by side, each with queries, keys and
+# values of its own. Position enters by rotation (**RoPE**): queries and keys are turned by an angle that grows with their place in the
+# text, pair of numbers by pair, so that the product of two of them depends on their distance.
+#
+# When a model writes, it adds one token at a time. The keys and values of what is already there do not change, so they are kept, in the
+# [KV cache](../book/glossary.md#kv-cache). For each new token the model computes one query per head and reads *all* of the cache. Reading
+# a prompt is different: there all tokens are known, and their queries are computed together. The first is called **decode**, the second
+# **prefill**, and this chapter will treat them differently.
+
+# %%
+BOOK = "git+https://github.com/minimodels/small-models-big-claims"
+try:
+    import minimodels
+except ModuleNotFoundError:  # in Colab, where the book is not installed yet
+    import subprocess, sys
+    pip = [sys.executable, "-m", "pip", "install", "-q", BOOK]
+    subprocess.run(pip, check=True)
+
+# %% tags=["nbval-ignore-output"]
+import statistics
+from dataclasses import replace
+
+import torch
+from torch import einsum
+from minimodels import exercises, lab, show
+from minimodels.config import ModelConfig
+from minimodels.explorables import Absorb, KVCache
+
+check = exercises.load("mla")
+print(lab.tier())
+
+# %% [markdown]
+# ## The pain
+#
+# **524 GB**
+#
+# > **Margin.** 2 × 128 heads × 128 numbers × 61 layers × 2 bytes = 4.0 MB a token; times 131,072 tokens.
+#
+# That is what *one* conversation of 128K tokens would fill if DeepSeek-V3 kept keys and values as ordinary **multi-head attention**
+# does. The H800 that it was trained on has 80 GB. And not a single weight is loaded yet.
+#
+# The cache decides two things that cost money. How many conversations fit on a machine; and how fast each of them is served, because every
+# new token reads the whole of it.
+#
+# ## What the press said
+#
+# In October 2025 a summary of a video listed what makes DeepSeek cheap. Latent attention is on it, with three claims: it is a new
+# technique; it needs 5 to 13 percent of the memory that other methods need; and that makes inference cheaper.
+#
+# > **Before you read on.** At V3's sizes **MHA** keeps 32,768 numbers for each token in each layer. What share of them does **MLA**
+# > keep: about a half, 13 percent, 5 percent, or less?
+# >
+# > <details><summary>What we found</summary>
+# >
+# > **1.8 percent.** 576 of 32,768, whatever the number of heads. The press's range is not even wrong in the direction you might
+# > expect; at the end of the chapter you will see which comparison it came from.
+# >
+# > </details>
+#
+# The configuration knows. Here are DeepSeek-V3's own sizes with four ways to attend:
+
+# %%
+v3 = ModelConfig.preset("deepseek_v3")
+schemes = {"MHA": "mha", "GQA, 8 groups": "gqa", "MQA": "mqa", "MLA": "mla"}
+rows = []
+for name, scheme in schemes.items():
+    config = replace(v3, attention=scheme, n_kv_heads=8)
+    n_bytes = 2 * config.cached_values_per_token          # BF16
+    rows.append({"scheme": name,
+                 "values a layer": config.cached_values_per_layer,
+                 "bytes a token": n_bytes,
+                 "GB for 128K tokens": n_bytes * 131_072 / 1e9})
+show.table(rows)
+
+# %% [markdown]
+# Two of the four are older answers to the same pain. **MQA** lets all heads share one key and one value. **GQA** is the compromise:
+# groups of heads share. Both make the cache small by having fewer heads to remember, and both pay for it in quality; V2's own
+# experiment is [below](#What-the-papers-measured). **MLA** keeps every head different and is still the second smallest.
+
+# %% tags=["remove-input"]
+show.drawing("cache", wide=True,
+             alt="Four bars to scale: what one token leaves in one layer. MHA 32,768 values, GQA with eight groups 2,048, MQA 256, MLA 576.",
+             caption="What one token leaves behind in one layer of DeepSeek-V3's size, to scale.")
+
+# %% [markdown]
+# Now turn the knobs yourself. Which of them makes the bar of **MHA** grow and leaves that of **MLA** alone? What happens to **GQA**'s advantage
+# over **MHA** if you give it more groups? And choose Llama: it has **GQA** already, so what would **MLA** save *there*?
+
+# %%
+KVCache.preset("DeepSeek-V3")
+
+# %% [markdown]
+# > **Exercise 6.1** (count; easy, 5 minutes). Write `cached_values`: the numbers that one layer keeps for one token. `scheme` is `"mha"`,
+# > `"gqa"`, `"mqa"` or `"mla"`; the other arguments are sizes. In MLA, `d_latent` numbers of latent and `d_rope` of a rotary key are kept;
+# > both come from the next section, and you can count them without knowing what they are for.
+
+# %%
+def cached_values(scheme, n_heads, d_head, n_groups, d_latent, d_rope):
+    ...
+
+
+# %%
+check.cached_values(cached_values)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def cached_values(scheme, n_heads, d_head, n_groups, d_latent, d_rope):
+#     if scheme == "mla":
+#         return d_latent + d_rope
+#     heads = {"mha": n_heads, "gqa": n_groups, "mqa": 1}[scheme]
+#     return 2 * heads * d_head        # a key and a value
+# ```
+#
+# </details>
+#
+# ## The idea in pictures
+#
+# All heads' keys and values of a token are computed from one hidden state. **MHA** keeps the results. **Latent attention** keeps one
+# short vector, the [latent](../book/glossary.md#latent), from which every head can make its own key and value again, and one rotary
+# key that all heads share.
+
+# %% tags=["remove-input"]
+show.drawing("heads", wide=True,
+             alt="Four heads' queries above, keys and values below. In MHA each head has its own, in GQA two heads share, in MQA all share, in MLA each head reads one latent through a matrix of its own.",
+             caption="Who shares what. In MLA the stored vector is shared, and the way to read it is not.")
+
+# %% tags=["remove-input"]
+show.drawing("mla", wide=True,
+             alt="A hidden state goes down to a latent and to a rotary key, which are cached. From the latent, keys and values of all heads are made. The query has a part without position and a rotary part.",
+             caption="One layer. Only the two outlined vectors are kept.")
+
+# %% [markdown]
+# | Symbol | Meaning | V3 | here | Shape |
+# |---|---|---|---|---|
+# | $h$ | hidden state | 7,168 | 128 | `(B, T, D)` |
+# | **c_kv** | latent, cached | 512 | 64 | `(B, S, C)` |
+# | **k_rope** | rotary key, cached, one for all heads | 64 | 8 | `(B, S, Dr)` |
+# | **k**, **v** | keys and values, made from the latent | 128 × 128 | 8 × 16 | `(B, S, H, Dn)` |
+# | $q$ | query: a part without position, and a rotary part | 128 × (128 + 64) | 8 × (16 + 8) | `(B, T, H, Dn + Dr)` |
+#
+# $T$ counts queries, $S$ the tokens that they look at. Position aside, the whole idea is three products. $W^{DKV}$ goes down, $W^{UK}$
+# and $W^{UV}$ go up, and each head $i$ has its own part of the two that go up:
+#
+# $$\begin{aligned} c_s &= \mathrm{norm}(W^{DKV} h_s) \\ k_{s,i} &= W^{UK}_i\, c_s \\ v_{s,i} &= W^{UV}_i\, c_s \end{aligned} \tag{6.1}$$
+#
+# Take a latent of two numbers, $c = (2, 1)$, and a head whose matrix has three rows:
+#
+# $$W = \begin{pmatrix} 1 & 2 \\ 0 & 1 \\ 3 & 1 \end{pmatrix}, \qquad W c = (4, 1, 7) \tag{6.2}$$
+#
+# So the key is $(4, 1, 7)$. The query $q = (1, 2, 0)$ meets it with $1 \cdot 4 + 2 \cdot 1 + 0 \cdot 7 = 6$. Keep that 6.
+#
+# ## Build it
+#
+# ### One: squeeze, keep, rebuild
+#
+# Equation (6.1) at the size of the model that we will train, without norm and position. Every letter is one of the table's.
+
+# %%
+B, S, D, H, Dn, Dv, C, Dr = 1, 6, 128, 8, 16, 16, 64, 8
+torch.manual_seed(0)
+h = torch.randn(B, S, D)
+w_dkv = torch.randn(C, D) / D**0.5
+w_uk = torch.randn(H, Dn, C) / C**0.5
+w_uv = torch.randn(H, Dv, C) / C**0.5
+
+c_kv = einsum("bsd,cd->bsc", h, w_dkv)      # (B, S, C), all that is kept
+k = einsum("bsc,hnc->bshn", c_kv, w_uk)     # (B, S, H, Dn), rebuilt
+v = einsum("bsc,hvc->bshv", c_kv, w_uv)     # (B, S, H, Dv), rebuilt
+print(f"kept {c_kv[0, 0].numel()} numbers a token, "
+      f"rebuilt {k[0, 0].numel() + v[0, 0].numel()}")
+
+# %% [markdown]
+# Something must be lost. Eight heads have 256 numbers of keys and values, all of which now come out of 64. In the words of linear
+# algebra their matrix has rank 64. A thousand tokens show it:
+
+# %%
+many = einsum("sd,cd->sc", torch.randn(1000, D), w_dkv)
+stacked = torch.cat([w_uk, w_uv]).flatten(0, 1)         # (2*H*Dn, C)
+print("columns", len(stacked), "rank",
+      torch.linalg.matrix_rank(many @ stacked.T).item())
+
+# %% [markdown]
+# **GQA** pays in the same coin: with two groups it has 64 different numbers, and simply copies them to the heads. The latent's 64 numbers reach each head
+# through a matrix that training chose. Whether that is worth anything is a question for the measurement, not for the algebra.
+#
+# ### Two: the keys need not be rebuilt
+#
+# At every step, rebuilding means blowing all $S$ latents up into the keys of all heads, to use each of them once. Look at the
+# score again. It is $q^\top W c$, and you may start from the left:
+#
+# $$q^\top (W c) = (W^\top q)^\top c \tag{6.3}$$
+#
+# With the numbers above, $W^\top q = (1, 4)$, and $(1, 4) \cdot (2, 1) = 2 + 4 = 6$. The same 6, and no key was made. The query went
+# down into the latent's space, *once*, and can now meet as many latents as there are. This is called
+# [absorption](../book/glossary.md#absorption).
+#
+# > **Exercise 6.2** (absorb the key's matrix; medium, 10 minutes). Write `absorb_query(q_nope, w_uk)`, so that its scores against `c_kv` are
+# > those of `q_nope` against the rebuilt keys. Shapes: `(B, T, H, Dn)` and `(H, Dn, C)`; result `(B, T, H, C)`. One `einsum` does it.
+
+# %%
+def absorb_query(q_nope, w_uk):
+    ...
+
+
+# %%
+check.absorb_query(absorb_query)
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# Write equation (6.3) with indices. Which letter is summed on the query's side?
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# The letter `n` is summed, and `h` is kept: each head has its own matrix.
+#
+# ```python
+# def absorb_query(q_nope, w_uk):
+#     return einsum("bthn,hnc->bthc", q_nope, w_uk)
+# ```
+#
+# </details>
+#
+# Here is that line at work, and the scores of both ways:
+
+# %%
+q = torch.randn(B, S, H, Dn)
+rebuilt = einsum("bthn,bshn->bhts", q, k)
+absorbed = einsum("bthc,bsc->bhts",
+                  einsum("bthn,hnc->bthc", q, w_uk), c_kv)
+print("equal:", torch.allclose(rebuilt, absorbed, atol=1e-4))
+
+# %% [markdown]
+# The next picture is the same identity with small whole numbers. Switch between the two ways, choose another head and another token, and then
+# watch the count of multiplications while you lengthen the context.
+
+# %%
+Absorb.preset("DeepSeek-V3")
+
+# %% [markdown]
+# ### Three: position breaks it
+#
+# Now add what every head needs, position. Rotate queries and keys by their places, as in any other model, and absorb again:
+
+# %%
+from minimodels.layers import Rope, rotate
+
+ordinary = ModelConfig(attention="mha", d_head=Dn, d_value=Dn, n_heads=H)
+turn = Rope.from_config(ordinary)(torch.arange(S))
+q_turned, k_turned = rotate(q, turn), rotate(k, turn)
+
+rebuilt = einsum("bthn,bshn->bhts", q_turned, k_turned)
+absorbed = einsum("bthc,bsc->bhts",
+                  einsum("bthn,hnc->bthc", q_turned, w_uk), c_kv)
+print("equal:", torch.allclose(rebuilt, absorbed, atol=1e-4))
+print(f"wrong by up to {(rebuilt - absorbed).abs().max():.1f}, "
+      f"where scores are about {rebuilt.std():.1f}")
+
+# %% [markdown]
+# It fails, and not by a rounding error. The key is now $R_s W c_s$, with a rotation $R_s$ that belongs to position $s$. The query is
+# $R_t q$. Between $q$ and $c$ stands
+#
+# $$ (R_t q)^\top (R_s W c_s) = q^\top \, R_t^\top R_s W \, c_s = q^\top \, R_{s-t} W \, c_s \tag{6.4}$$
+#
+# The matrix to absorb is $R_{s-t} W$, and it is another one at every distance. How different?
+
+# %%
+from minimodels.layers import yarn_frequencies
+
+theta = yarn_frequencies(Dn, 10_000.0, 1.0, 4096, 32.0, 1.0)
+w = w_uk[0].double().unflatten(0, (-1, 2))              # (Dn/2, 2, C)
+differs = []
+for distance in range(65):
+    cos, sin = (distance * theta).cos(), (distance * theta).sin()
+    R = torch.stack([cos, -sin, sin, cos], -1).unflatten(-1, (2, 2))
+    turned = R @ w
+    differs.append(((turned - w).norm() / w.norm()).item())
+print(f"at distance 1: {differs[1]:.0%}; at distance 64: {differs[64]:.0%}")
+
+# %% tags=["hide-input"]
+show.show(show.lines({"MLA": (list(range(65)), [100 * d for d in differs])},
+                     x="distance between the two tokens",
+                     y="difference from distance 0, % of its norm",
+                     title="With RoPE on the keys, every distance needs another matrix"),
+          alt="The difference jumps to about 40 percent at distance one, passes 100 percent "
+              "by distance three and wanders around there.",
+          caption="Head 0 of the cell above. Frobenius norm of the difference between the matrix to absorb and "
+                  "the one at distance 0.")
+
+# %% [markdown]
+# With $S$ tokens in the cache, a query would have to be absorbed $S$ times, once for each distance. That is as much work as rebuilding the
+# keys, which is what we wanted to avoid.
+#
+# > **Exercise 6.3** (what stands between; medium, 15 minutes). Take one rotary pair: `q` has two numbers, `w_uk` is `(2, C)`, and the key
+# > stands `angle` $= (t - s)\,\theta$ behind the query. Write `absorb_turned(q, w_uk, angle)`, the vector of `C` numbers whose product with $c$
+# > is the score (6.4). A turn by $a$ is the matrix with rows $(\cos a, -\sin a)$ and $(\sin a, \cos a)$.
+
+# %%
+def absorb_turned(q, w_uk, angle):
+    ...
+
+
+# %%
+check.absorb_turned(absorb_turned)
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# $q^\top R_{s-t} W c$ is $(W^\top R_{s-t}^\top q)^\top c$. Transposing a turn turns it back.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# import math
+#
+# def absorb_turned(q, w_uk, angle):
+#     cos, sin = math.cos(angle), math.sin(angle)
+#     return w_uk.T @ torch.tensor([[cos, -sin], [sin, cos]]) @ q
+# ```
+#
+# Call it with two angles: you get two vectors. No single one serves both distances.
+#
+# </details>
+#
+# ### Four: two lanes
+#
+# DeepSeek's way out is to stop asking one vector for both. Most of a head carries content and knows no position: it can be absorbed. A small
+# second part carries position and is an ordinary rotary key; it is not made from the latent, and to keep it small, all heads share
+# one. Scores add:
+#
+# $$ \mathrm{score}_{t,s,i} = \frac{ q^{nope}_{t,i} \cdot W^{UK}_i c_s + q^{rope}_{t,i} \cdot k^{rope}_s }{ \sqrt{D_n + D_r} } \tag{6.5}$$
+#
+# This is what **decoupled RoPE** means.
+
+# %% tags=["remove-input"]
+show.drawing("decouple", wide=True,
+             alt="Above: with rotation on the keys, a matrix that depends on the distance stands between query and latent. Below: a content lane without rotation, which can be absorbed, and a small rotary lane; their scores add.",
+             caption="Why position travels in a lane of its own.")
+
+# %% [markdown]
+# Now the whole layer. The sketch takes the package's weights, so that we can compare later, and does everything by hand. The latent is
+# normed; the rotary key is not. `w_dkv` makes both in one product, and `w_ukv` holds the up-projections of keys and values.
+
+# %%
+def mla_by_hand(layer, h, turn):
+    """All tokens at once, without a cache: (B, T, D) -> (B, T, D)."""
+    H, Dn, Dv, Dr = layer.n_heads, layer.d_head, layer.d_value, layer.d_rope
+    q_nope, q_rope = layer.w_q(h).unflatten(-1, (H, -1)).split([Dn, Dr], -1)
+    c_kv, k_rope = layer.w_dkv(h).split([layer.w_ukv.in_features, Dr], -1)
+    c_kv = layer.kv_norm(c_kv)                               # (B, S, C)
+    k_nope, v = layer.w_ukv(c_kv).unflatten(-1, (H, -1)).split([Dn, Dv], -1)
+    q_rope, k_rope = rotate(q_rope, turn), rotate(k_rope[:, :, None], turn)
+    score = einsum("bthn,bshn->bhts", q_nope, k_nope)
+    score = score + einsum("bthr,bsr->bhts", q_rope, k_rope[:, :, 0])
+    future = torch.ones(score.shape[-2:]).triu(1).bool()     # (T, S)
+    score = (score / (Dn + Dr)**0.5).masked_fill(future, -torch.inf)
+    o = einsum("bhts,bshv->bthv", score.softmax(-1), v)      # (B, T, H, Dv)
+    return layer.w_o(o.flatten(-2))
+
+
+# %% [markdown]
+# ### Five: decode in the latent's space
+#
+# The values can be absorbed too. A head's output is a weighted mean of $W^{UV} c_s$. A matrix may be taken out of a sum, so average the
+# *latents*, and apply $W^{UV}$ once, to the result:
+#
+# $$ \sum_s p_s\, W^{UV} c_s = W^{UV} \sum_s p_s\, c_s \tag{6.6}$$
+#
+# > **Exercise 6.4** (absorb the values' matrix; easy, 5 minutes). Write `absorbed_output(attention, c_kv, w_uv)` without making a value.
+# > Shapes: `(B, H, T, S)`, `(B, S, C)`, `(H, Dv, C)`; result `(B, T, H, Dv)`.
+
+# %%
+def absorbed_output(attention, c_kv, w_uv):
+    ...
+
+
+# %%
+check.absorbed_output(absorbed_output)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def absorbed_output(attention, c_kv, w_uv):
+#     o_latent = einsum("bhts,bsc->bthc", attention, c_kv)
+#     return einsum("bthc,hvc->bthv", o_latent, w_uv)
+# ```
+#
+# The check compares numbers, so it cannot see how you came by them. Look at your own shapes: does any of them have both `s` and `v`?
+#
+# </details>
+#
+# Put both together and the cache is never rebuilt. What remains is attention with *one* key of width $C + D_r$ for all heads: MQA,
+# with a very wide head.
+
+# %% tags=["remove-input"]
+show.drawing("absorb", wide=True,
+             alt="Left: each of S latents is blown up into keys and values of all heads. Right: the query goes down to the latent's width, meets the latents as they are, and the mean latent goes up once.",
+             caption="Two ways to read the same cache.")
+
+
+# %%
+def decode_by_hand(layer, h_new, turn_new, cached):
+    """One new token; cached: (B, S, C + Dr), its own entry last."""
+    H, Dn, Dv, Dr = layer.n_heads, layer.d_head, layer.d_value, layer.d_rope
+    q_nope, q_rope = layer.w_q(h_new).unflatten(-1, (H, -1)).split([Dn, Dr], -1)
+    c_kv, k_rope = cached.split([layer.w_ukv.in_features, Dr], -1)
+    w_uk, w_uv = layer.w_ukv.weight.unflatten(0, (H, -1)).split([Dn, Dv], 1)
+    q_absorbed = einsum("bthn,hnc->bthc", q_nope, w_uk)      # (B, 1, H, C)
+    score = einsum("bthc,bsc->bhts", q_absorbed, c_kv)       # (B, H, 1, S)
+    score = score + einsum("bthr,bsr->bhts", rotate(q_rope, turn_new), k_rope)
+    attention = (score / (Dn + Dr)**0.5).softmax(-1)
+    o_latent = einsum("bhts,bsc->bthc", attention, c_kv)     # (B, 1, H, C)
+    o = einsum("bthc,hvc->bthv", o_latent, w_uv)             # (B, 1, H, Dv)
+    return layer.w_o(o.flatten(-2))
+
+
+# %% [markdown]
+# ## Prove it
+#
+# Three implementations should agree: ours by hand, the package's, and the one in Hugging Face Transformers, which reads DeepSeek's released
+# weights. We build a model, hand its weights to Transformers' `DeepseekV3ForCausalLM`, run it on random tokens, and catch what goes into its
+# first attention layer and what comes out. The same input then goes through ours.
+
+# %%
+from minimodels import convert
+from minimodels.attention import Cache, Place
+from minimodels.model import Transformer
+from minimodels.studies.mla import with_attention
+
+torch.manual_seed(0)
+model = Transformer(with_attention("mla")).eval()
+for parameter in model.layers[0].attention.parameters():
+    parameter.data.mul_(4)      # larger weights, so that a mistake shows
+theirs = convert.to_hf(model).eval()
+caught = {}
+theirs.model.layers[0].self_attn.register_forward_hook(
+    lambda module, args, named, out: caught.update(
+        h=named["hidden_states"], out=out[0]), with_kwargs=True)
+with torch.no_grad():
+    theirs(torch.randint(0, 4096, (2, 40)))
+
+# %%
+layer, h, T = model.layers[0].attention, caught["h"], 40
+place = Place.of(model.rope, T, h.device)
+with torch.no_grad():
+    hand = mla_by_hand(layer, h, place.turn)
+    kept = layer.latent(h, place)                            # (B, S, C + Dr)
+    last = decode_by_hand(layer, h[:, -1:], place.turn[:, -1:], kept)
+    answers = {"package, naive": layer(h, place, absorb=False),
+               "package, absorbed": layer(h, place, absorb=True),
+               "Hugging Face": caught["out"]}
+for name, answer in answers.items():
+    print(f"by hand = {name}: {torch.allclose(hand, answer, atol=1e-5)}")
+print("decoded by hand = last token:",
+      torch.allclose(last, hand[:, -1:], atol=1e-5))
+
+# %% [markdown]
+# All of them agree to the fifth decimal. From here on the package computes.
+#
+# ## Count, before you time
+#
+# The two paths give the same numbers and cost different work. For $T$ queries over $S$ cached tokens, a head multiplies
+#
+# $$\begin{aligned} \text{naive} &: \; T S (D_n + D_v + D_r) + S C (D_n + D_v) \\ \text{absorbed} &: \; T S (2 C + D_r) + T C (D_n + D_v) \end{aligned} \tag{6.7}$$
+#
+# The naive path pays to rebuild $S$ keys and values, whatever $T$ is. The absorbed path has nothing to rebuild, but each pair of tokens
+# costs more, because the latent is wider than a head. In V3 that is $2 \cdot 512 + 64 = 1{,}088$ instead of $128 + 128 + 64 = 320$.
+
+# %%
+def multiplications(c, T, S):
+    """A head's products, by path: equation (6.7)."""
+    up, Cl, Dr = c.d_head + c.d_value, c.d_latent, c.d_rope
+    return {"naive": T * S * (up + Dr) + S * Cl * up,
+            "absorbed": T * S * (2 * Cl + Dr) + T * Cl * up}
+
+
+for T in (1, 64, 4096):
+    n = multiplications(v3, T, 4096)
+    print(f"{T:5} queries over 4,096 tokens: naive costs "
+          f"{n['naive'] / n['absorbed']:.2f} times absorbed")
+
+# %% tags=["hide-input"]
+queries = [2**i for i in range(13)]
+ratio = [multiplications(v3, T, 4096) for T in queries]
+show.show(show.lines({"MLA": (queries, [n["naive"] / n["absorbed"] for n in ratio]),
+                      "equal": (queries, [1.0] * len(queries))},
+                     x="queries in one pass", y="multiplications, naive / absorbed", log_x=True, log_y=True,
+                     title="To decode, absorb; to read a prompt, rebuild"),
+          alt="The ratio falls from about a hundred with one query to below one beyond some hundred and fifty queries.",
+          caption="Equation (6.7) at DeepSeek-V3's sizes, 4,096 cached tokens. Computed, not measured.")
+
+# %% [markdown]
+# So a model needs both paths: one to read the prompt and to train, one to write. DeepSeek's papers call them the MHA mode and the MQA
+# mode ([DeepSeek-V3.2-Exp](../book/references.md#deepseek-v32-exp), appendix A). Our package counts, and takes the cheaper.
+#
+# ## Time it
+#
+# One token, one layer, on your machine: model width 384, twelve heads of 32, a latent of 128 and a rotary key of 16, so
+# DeepSeek's ratios. **GQA** has three heads a group. The five take turns, so that a busy moment meets all of them.
+
+# %% tags=["nbval-ignore-output"]
+from minimodels.studies.mla import CONTEXTS, schemes_at
+from minimodels.timing import decode_step, interleaved
+
+ms = {}
+for S in CONTEXTS:
+    steps = {name: decode_step(config, S, absorb=absorb)
+             for name, (config, absorb) in schemes_at(384).items()}
+    ms[S] = {name: statistics.median(times)
+             for name, times in interleaved(steps, rounds=5).items()}
+show.table([{"context": S} | {n: f"{t:.2f} ms" for n, t in ms[S].items()}
+            for S in CONTEXTS])
+
+# %% tags=["hide-input", "nbval-ignore-output"]
+show.show(show.lines({name: (list(CONTEXTS), [ms[S][name] for S in CONTEXTS]) for name in ms[256]},
+                     x="tokens in the cache", y="milliseconds a token and layer", log_x=True, log_y=True,
+                     concept={"MLA naive": "mla", "MLA absorbed": "mla", "MHA": "mha", "GQA": "gqa", "MQA": "mqa"},
+                     title="Absorbing keeps decoding cheap; rebuilding does not"),
+          alt="Naive MLA rises steeply above all others. Absorbed MLA lies beside MHA for short contexts and below it for long ones; "
+              "GQA and MQA stay lower for most contexts.",
+          caption="This run, on this machine; medians of five rounds.")
+
+# %% tags=["nbval-ignore-output"]
+for S in (1024, 8192):
+    faster = ms[S]["MLA naive"] / ms[S]["MLA absorbed"]
+    print(f"{S:5} tokens: absorbed is {faster:.1f} times as fast as naive, "
+          f"{ms[S]['MHA'] / ms[S]['MLA absorbed']:.1f} times MHA, "
+          f"{ms[S]['GQA'] / ms[S]['MLA absorbed']:.1f} times GQA")
+
+# %% [markdown]
+# Width decides how this comes out. The same measurement, recorded at five model widths, gives the ratio of **GQA**'s time to that of absorbed
+# **MLA**. Above 1, **MLA** is faster.
+
+# %% tags=["hide-input"]
+from minimodels.studies import recorded
+
+decoding = recorded("mla-decoding")
+curves = {}
+for trial in decoding["trials"]:
+    rounds = {int(S): zip(t["GQA"], t["MLA absorbed"]) for S, t in trial["ms"].items()}
+    curves[trial["arm"].replace("=", " ")] = (list(rounds), [statistics.median(g / m for g, m in each) for each in rounds.values()])
+show.show(show.lines(curves | {"equal": (list(CONTEXTS), [1.0] * len(CONTEXTS))}, concept={name: "mla" for name in curves},
+                     x="tokens in the cache", y="GQA's time / absorbed MLA's", log_x=True, log_y=True,
+                     title="The wider the model and the longer the context, the better for MLA"),
+          alt="Five rising curves, one a model width. Narrow models stay below one; wide ones rise above one at long contexts.",
+          caption=f"Recorded: minimodels study mla-decoding; {decoding['trials'][0]['hardware']}. Medians over nine rounds.")
+
+# %%
+show.table([{"model width": int(name.split()[1]),
+             **{f"at {S:,}": f"{r:.2f}" for S, r in zip(*curve) if S >= 1024}}
+            for name, curve in curves.items()])
+
+# %% [markdown]
+# TBD widths text
+
+# ## Does it learn as well?
+#
+# A small cache is worth nothing if the model is worse. So four models that differ in their attention alone: 128 wide, four layers, eight heads of 16,
+# no experts. Their cache differs, and so does the number of their attention's parameters; the feed-forward part is widened until
+# all four have the same number, 1.28 million, to within a thousandth.
+#
+# > **Before you read on.** In bits per byte of unseen text (less is better): which order will the four come in, and how far is the best from the worst?
+# >
+# > <details><summary>What we found</summary>
+# >
+# > TBD
+# >
+# > </details>
+#
+# First a taste, live: **MHA** and **MLA** for 60 steps each, on a third of the standard library.
+
+# %%
+from minimodels.data import Batches, prepare
+from minimodels.evaluate import evaluate
+from minimodels.studies.mla import LIVE, LIVE_BYTES
+from minimodels.train import train
+
+data = prepare("stdlib", vocab_size=4096, max_bytes=LIVE_BYTES)
+batches = Batches(data.train, batch_size=LIVE.batch_size,
+                  seq_len=LIVE.seq_len, seed=0)
+
+# %% tags=["nbval-ignore-output"]
+live = show.Live(alt="Two falling curves, MHA and MLA, nearly on top of each other.",
+                 caption="This run: 60 steps each, live on this machine.")
+models, losses = {}, {}
+for name in ("mha", "mla"):
+    torch.manual_seed(0)
+    models[name] = Transformer(with_attention(name))
+    losses[name] = [], []
+    for record in train(models[name], batches, LIVE):
+        losses[name][0].append(record.step)
+        losses[name][1].append(record.loss)
+        if record.step % 20 == 0:
+            live.draw(show.lines({k.upper(): xy for k, xy in losses.items()},
+                                 x="step", y="loss, nats per token",
+                                 title="MHA and MLA learn side by side"))
+
+# %% tags=["nbval-ignore-output"]
+for name, model in models.items():
+    score = evaluate(model, data.valid, n_bytes=data.valid_bytes,
+                     seq_len=LIVE.seq_len)
+    print(lab.band("mla", f"{name} after 60 steps", score.bits_per_byte))
+
+# %% [markdown]
+# Sixty steps of one seed decide nothing. The recorded runs have ten times as many steps, on the whole standard library, with five seeds a
+# scheme, and each scheme has the learning rate that suits it best of three. The command is `minimodels study mla-quality`; it took about an
+# hour on two cores.
+
+# %% tags=["hide-input"]
+quality = recorded("mla-quality")
+names = {"mha": "MHA", "gqa": "GQA", "mqa": "MQA", "mla": "MLA"}
+scores = {name: [t["bits_per_byte"] for t in quality["trials"] if t["arm"] == arm] for arm, name in names.items()}
+show.show(show.dots(scores, unit="bits per byte of unseen text",
+                    title="TBD quality title"),
+          alt="TBD", caption=f"Recorded: minimodels study mla-quality; five seeds a scheme; {quality['trials'][0]['hardware']}. "
+                             "The stroke is the mean.")
+
+# %%
+rows = []
+for arm, name in names.items():
+    runs = [t for t in quality["trials"] if t["arm"] == arm]
+    paired = [t["bits_per_byte"] - m for t, m in zip(runs, scores["MHA"])]
+    rows.append({"scheme": name, "values a layer": runs[0]["cached_values_per_layer"],
+                 "mean": statistics.mean(scores[name]),
+                 "to MHA, same seed": f"{statistics.mean(paired):+.4f}",
+                 "range of that": f"{min(paired):+.4f} to {max(paired):+.4f}"})
+show.table(rows)
+
+# %% [markdown]
+# TBD quality text
+
+# ### Why so little is lost
+#
+# TBD spectrum intro
+
+# %% tags=["nbval-ignore-output"]
+caught = []
+ordinary = models["mha"].eval()
+hooks = [block.attention.register_forward_pre_hook(
+    lambda module, args: caught.append((module, args[0])))
+    for block in ordinary.layers]
+text = torch.tensor(data.valid[:4096].astype("int64")).view(16, 256)
+with torch.no_grad():
+    ordinary(text)
+    shares = []
+    for module, h in caught:
+        kv = torch.cat([module.w_k(h), module.w_v(h)], -1).flatten(0, 1)
+        spread = torch.linalg.svdvals(kv - kv.mean(0)).square()
+        shares.append((spread.cumsum(0) / spread.sum()).tolist())
+for hook in hooks:
+    hook.remove()
+print("share of the variance in 64 of 256 directions, by layer:",
+      " ".join(f"{share[63]:.1%}" for share in shares))
+
+# %% tags=["hide-input", "nbval-ignore-output"]
+show.show(show.lines({f"layer {i}": (list(range(1, 257)), [100 * s for s in share]) for i, share in enumerate(shares)},
+                     concept={f"layer {i}": "attn" for i in range(4)}, x="directions kept, of 256",
+                     y="share of the variance, %", title="Eight heads' keys and values say less than they have room for"),
+          alt="Four curves that rise steeply and flatten: a quarter of the directions hold most of the variance.",
+          caption="This run: keys and values of the MHA model above, before rotation, over 4,096 tokens of validation text.")
+
+# %% [markdown]
+# ## What the papers measured
+#
+# DeepSeek-V2's appendix compares twice, both times by training real models ([DeepSeek-V2](../book/references.md#deepseek-v2), Tables 8 and 9).
+# First three dense models of 7 billion parameters, each trained on 1.33 trillion tokens:
+#
+# | Benchmark | MQA | GQA, 8 groups | MHA |
+# |---|---|---|---|
+# | BBH | 33.2 | 35.6 | 37.0 |
+# | MMLU | 37.9 | 41.2 | 45.2 |
+# | C-Eval | 30.0 | 37.7 | 42.9 |
+# | CMMLU | 34.6 | 38.4 | 43.5 |
+#
+# Sharing heads costs points, and the more is shared the more it costs. Then **MHA** against **MLA**, in two mixtures of experts, a small one of 16 billion
+# parameters and a large one of about 250 billion:
+#
+# | Benchmark | small, MHA | small, MLA | large, MHA | large, MLA |
+# |---|---|---|---|---|
+# | cached values a token | 110.6K | 15.6K | 860.2K | 34.6K |
+# | BBH | 37.9 | 39.0 | 46.6 | 50.7 |
+# | MMLU | 48.7 | 50.0 | 57.5 | 59.0 |
+# | C-Eval | 51.6 | 50.9 | 57.9 | 59.2 |
+# | CMMLU | 52.3 | 53.4 | 60.7 | 62.5 |
+#
+# Seven of eight comparisons go to **MLA**, with a cache of 14 and of 4 percent. It is a strong result. Read the baseline as carefully as the
+# result, though:
+
+# %%
+per_layer = 860_200 / 60
+print(f"the large MHA model keeps {per_layer:,.0f} values a layer, "
+      f"which is 2 x {per_layer / 2:,.0f};")
+print(f"128 heads of 128 would keep {2 * 128 * 128:,}")
+
+# %% [markdown]
+# So the large **MHA** model's heads have 7,168 numbers together, say 56 heads of 128, while **MLA**'s 128 heads have 16,384. The two differ in more than the cache: **MLA** has more
+# than twice as many heads, and **MHA** more active parameters (25.0 against 21.5 billion). It is a fair question which of the two makes up for which, and no table
+# answers it. Nor is there one that sets **MLA** beside **GQA**, the scheme that other large models use. Our own comparison above has that column, at a very small size.
+#
+# ## The most famous percentage, taken apart
+#
+# V2's abstract says that its cache is 93.3 percent smaller than that of DeepSeek's earlier model of 67 billion parameters. It is, and not because of latent attention alone. The
+# old model had 95 layers and **GQA** with eight groups of heads of 128, at 16 bits a number ([DeepSeek-LLM](../book/references.md#deepseek-llm)). V2 has 60 layers,
+# **MLA**, and stores six bits a number on average (section 3.2.3).
+#
+# > **Exercise 6.5** (take it apart; easy, 10 minutes). Write `take_apart(old, new)`. Each argument is a triple: layers, values that a layer keeps for a token, bits a
+# > value. Return four shares: what the scheme saves, what fewer layers save, what fewer bits save, and what all of them save together. With
+# > $0.5$ for a half. Then call it with the two models' triples.
+
+# %%
+def take_apart(old, new):
+    ...
+
+
+# %%
+check.take_apart(take_apart)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# What is *kept* multiplies.
+#
+# ```python
+# def take_apart(old, new):
+#     layers, values, bits = (n / o for n, o in zip(new, old))
+#     return 1 - values, 1 - layers, 1 - bits, 1 - values * layers * bits
+#
+# take_apart((95, 2 * 8 * 128, 16), (60, 512 + 64, 6))
+# ```
+#
+# </details>
+
+# %%
+old, new = 95 * 2 * 8 * 128, 60 * (512 + 64)
+steps = {"DeepSeek 67B, GQA": 1.0,
+         "MLA, layer for layer": (512 + 64) / (2 * 8 * 128),
+         "… and 60 layers, not 95": new / old,
+         "… and 6 bits, not 16": new / old * 6 / 16}
+print(f"saved: {1 - steps['MLA, layer for layer']:.1%} by MLA, "
+      f"{1 - 60 / 95:.1%} by fewer layers, {1 - 6 / 16:.1%} by fewer bits, "
+      f"{1 - new / old * 6 / 16:.1%} in all")
+
+# %% tags=["hide-input"]
+show.show(show.bars({name: 100 * share for name, share in steps.items()}, unit="cache a token, % of DeepSeek 67B's",
+                    concept={"DeepSeek 67B, GQA": "gqa", "MLA, layer for layer": "mla"},
+                    title="Of the famous 93.3 %, latent attention explains 72 points"),
+          alt="Bars: 100, 28.1, 17.8 and 6.66 percent.",
+          caption="Computed from published sizes. The order of the steps is a choice; their product is not.")
+
+# %% [markdown]
+# Latent attention alone leaves 28 percent. Fewer layers make it 18, and six bits 6.7. One often reads that **MLA** accounts for 82 percent; that figure includes the thinner stack of layers.
+# (The old model's sizes we know from its configuration in a secondary source.)
+#
+# ## Does it pay here?
+#
+# TBD pay
+#
+# ## The claims again
+#
+# > **Claim C60 · with a caveat.** *Latent attention needs 5 to 13 percent of the memory of other methods.*
+# >
+# > The range is right for the *cache*, not for all memory, and beside **MHA**: DeepSeek's own two comparisons have 4 and 14 percent, V3's layer has 1.8. The
+# > large models in use have **GQA**, and beside them the cache shrinks 3.6 to 7 times. No paper has the range itself.
+# >
+# > *It would have been right to say:* latent attention kept 4 and 14 percent of the KV cache of ordinary attention in DeepSeek's two comparisons.
+# >
+# > Source: [DeepSeek-V2, Table 9](../book/references.md#deepseek-v2); [ISCA 2025, Table 1](../book/references.md#isca-2025).
+#
+# > **Claim C61 · with a caveat.** *That makes inference cheaper.*
+# >
+# > V2 generates up to 5.76 times as many tokens a second as the 67B model, but with fewer active parameters, FP8 weights and a six-bit cache besides.
+# > By itself **MLA** saves 72 percent of a layer's cache beside that model's **GQA**; and it costs multiplications, which is why, on
+# > our processor, **GQA** decodes faster in a narrow model.
+# >
+# > *It would have been right to say:* latent attention shrinks the cache, which lets more conversations share a machine; how much cheaper that makes them depends on
+# > what else is limited.
+# >
+# > Source: [DeepSeek-V2, section 3.2.3](../book/references.md#deepseek-v2); our arithmetic and timings above.
+#
+# > **Claim C62 · supported.** *Latent attention is new.*
+# >
+# > One compressed vector for the keys and values of all heads, with position in a path of its own, was first published with DeepSeek-V2 in May 2024.
+# >
+# > *It would have been right to say:* just that.
+# >
+# > Source: [DeepSeek-V2, section 2.1](../book/references.md#deepseek-v2).
+#
+# ## What production does
+#
+# - **Both modes, one set of weights.** V3's released code chooses between a naive and an absorbed path; DeepSeek-V3.2-Exp builds its sparse attention on the absorbed
+#   one, because there every query reads the same latents ([DeepSeek-V3.2-Exp](../book/references.md#deepseek-v32-exp), appendix A).
+# - **Kernels.** [FlashMLA](../book/references.md#flashmla) keeps 656 bytes for a token in a layer: 512 latent numbers in FP8, 16 bytes of scales, and the 64
+#   rotary numbers in BF16, because position does not survive eight bits well enough.
+# - **Queries too.** V2 and V3 also squeeze the *query* through a latent of 1,536. That saves memory while training and nothing in the cache; V2-Lite
+#   leaves it out, and so do we.
+# - **Long contexts.** With YaRN, V3's code multiplies the softmax scale by 1.87. A port that forgets the factor still writes fluent short texts.
+
+# %% [markdown]
+# ## Bugs that still train
+#
+# A wrong attention layer rarely crashes. It learns around its fault, and the loss falls. To see it, we planted three bugs in the four layers of our
+# model and trained each for 200 steps, three seeds each.
+
+# %% tags=["hide-input"]
+planted = recorded("mla-bugs")
+curves, spread = {}, {}
+for arm in planted["arms"]:
+    runs = [t["curve"] for t in planted["trials"] if t["arm"] == arm]
+    at = list(zip(*([bits for _, bits in run] for run in runs)))
+    curves[arm] = [tokens for tokens, _ in runs[0]], [statistics.mean(a) for a in at]
+    spread[arm] = [min(a) for a in at], [max(a) for a in at]
+show.show(show.lines(curves, spread=spread, concept={arm: "dense" if arm == "right" else "mla" for arm in curves},
+                     x="tokens seen", y="bits per byte of unseen text", title="TBD bugs title"),
+          alt="TBD", caption=f"Recorded: minimodels study mla-bugs; mean and range of three seeds; {planted['trials'][0]['hardware']}.")
+
+# %%
+show.table([{"layer": arm,
+             "bits per byte": statistics.mean(t["bits_per_byte"] for t in planted["trials"] if t["arm"] == arm),
+             "loss, read at once": statistics.mean(t["at_once"] for t in planted["trials"] if t["arm"] == arm),
+             "loss, behind a cache": statistics.mean(t["cached"] for t in planted["trials"] if t["arm"] == arm)}
+            for arm in planted["arms"]])
+
+# %% [markdown]
+# TBD bugs text
+#
+# > **Bugs that still train.**
+# > - **Halves for pairs.** One side rotates neighbours, $(x_0, x_1)$, the other halves, $(x_0, x_4)$. Both layouts exist in public code. Scores then
+# >   depend on where a text stands, not on distances alone.
+# > - **No scale.** The factor $1/\sqrt{D_n + D_r}$ is missing, or it is $1/\sqrt{D_n}$. Attention is too sharp, and the weights shrink to make up for it.
+# > - **Cached before the norm.** Training has no cache, so its loss is exactly right. Generation reads latents of the wrong length.
+#
+# No loss curve is a test. Three kinds of test find nearly everything: a *symmetry* that must hold, *parity* with something slow and plain, and
+# *consistency* between two ways to the same answer. You write one of each. Every check below hands your test a number of layers, some right and some
+# spoilt, and compares your verdicts. `True` means that the layer is right.
+#
+# > **Exercise 6.6** (symmetry; medium, 10 minutes). With RoPE only distances count, so moving a whole text must change nothing. Write
+# > `depends_on_distance_alone(layer, h, place_at)`. `place_at(start, T)` gives the places of `T` tokens from position `start` on, and `layer(h, place)` the
+# > layer's output. Compare with `torch.allclose(..., atol=1e-4)`.
+
+# %%
+def depends_on_distance_alone(layer, h, place_at):
+    ...
+
+
+# %%
+check.depends_on_distance_alone(depends_on_distance_alone)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def depends_on_distance_alone(layer, h, place_at):
+#     T = h.shape[1]
+#     here, there = layer(h, place_at(0, T)), layer(h, place_at(9, T))
+#     return torch.allclose(here, there, atol=1e-4)
+# ```
+#
+# </details>
+#
+# > **Exercise 6.7** (parity; easy, 5 minutes). Write `scores_are_scaled(layer, h, place)`. You have a slow and plain layer already: `mla_by_hand(layer, h, place.turn)`.
+
+# %%
+def scores_are_scaled(layer, h, place):
+    ...
+
+
+# %%
+check.scores_are_scaled(scores_are_scaled)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def scores_are_scaled(layer, h, place):
+#     return torch.allclose(layer(h, place), mla_by_hand(layer, h, place.turn), atol=1e-4)
+# ```
+#
+# </details>
+#
+# > **Exercise 6.8** (consistency; medium, 15 minutes). Reading token by token, with a cache, must give what reading at once gives. Write `cache_agrees(layer, h, place,
+# > cached_place, new_cache)`. `place` is that of all of `h`; `cached_place(n)` is the place of one token behind `n` cached ones; `new_cache()` makes an empty cache, which goes to the
+# > layer as its third argument and fills itself.
+
+# %%
+def cache_agrees(layer, h, place, cached_place, new_cache):
+    ...
+
+
+# %%
+check.cache_agrees(cache_agrees)
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# `layer(h[:, t:t + 1], cached_place(t), cache)` is token `t`. One cache, made before the loop. `torch.cat(..., dim=1)` puts the outputs together.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def cache_agrees(layer, h, place, cached_place, new_cache):
+#     cache = new_cache()
+#     one_by_one = [layer(h[:, t:t + 1], cached_place(t), cache)
+#                   for t in range(h.shape[1])]
+#     return torch.allclose(torch.cat(one_by_one, dim=1), layer(h, place), atol=1e-4)
+# ```
+#
+# </details>
+#
+# > **Takeaways**
+# > 1. A cache is a choice: keep results, or keep what makes them. **MLA** keeps $C + D_r$ numbers a token and layer, whatever the number of heads.
+# > 2. A matrix can move to the query's side, so no key and no value need ever be rebuilt; RoPE stands in the way, so position gets a lane of its own.
+# > 3. To write, absorb; to read and to train, rebuild. The two give the same numbers.
+# > 4. TBD takeaway quality
+# > 5. The press's 5 to 13 percent is about the cache, beside **MHA**. Of V2's famous 93.3 percent, the scheme itself explains 72.
+#
+# ## Longer problems
+#
+# > **Exercise 6.9** (how many fit; easy, 20 minutes). A machine has eight GPUs of 80 GB. V3's weights take 671 GB in FP8. How many conversations of 8,000 tokens fit in what is left,
+# > with each of the four schemes, at two bytes a number and at V3's sizes? What if three of the eight GPUs' memory must stay free for other things?
+#
+# TBD check 671 > 640
