@@ -370,7 +370,7 @@ def test_numbers_are_written_alike_in_both_languages(in_script):
 
 
 PAGE = """<!doctype html><html lang="en" {html}><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Explorables</title><link rel="stylesheet" href="_static/tokens.css">
+<title>Explorables</title>{tokens}
 <link rel="stylesheet" href="_static/explorables/explorables.css"><script defer src="_static/explorables.js"></script>
 <style>body {{ margin: 0; background: var(--paper); }} main {{ max-width: 39rem; margin: 1rem auto; padding: 0 1.25rem; }}</style></head>
 <body {body}><main>{pieces}</main></body></html>"""
@@ -382,13 +382,13 @@ def folder(tmp_path_factory):
     """A small site, made by the extension: pages for the site's two themes, and for a dark notebook, which has no tokens."""
     folder = tmp_path_factory.mktemp("explorables")
     load(ROOT / "book" / "_ext" / "explorables.py").write(SimpleNamespace(outdir=folder, builder=SimpleNamespace(format="html")))
-    for name in ("explorables.js", "tokens.css"):
-        shutil.copy(ROOT / "book" / "_static" / name, folder / "_static")
+    shutil.copytree(ROOT / "book" / "_static", folder / "_static", dirs_exist_ok=True, ignore=shutil.ignore_patterns("vendor"))
+    tokens = "".join(f'<link rel="stylesheet" href="_static/{name}.css">' for name in ("tokens", "fonts"))
     pieces = "\n".join(piece.html() for piece in PIECES)
     themes = {"light": ('data-theme="light"', ""), "dark": ('data-theme="dark"', ""), "lab": ("", 'data-jp-theme-light="false"')}
     for name, (html, body) in themes.items():
-        page = PAGE.format(html=html, body=body, pieces=pieces)
-        (folder / f"{name}.html").write_text(page.replace('<link rel="stylesheet" href="_static/tokens.css">', "") if name == "lab" else page)
+        page = PAGE.format(html=html, body=body, pieces=pieces, tokens=tokens if html else "")
+        (folder / f"{name}.html").write_text(page, "utf8")
     return folder
 
 
