@@ -17,6 +17,8 @@
     all("summary[aria-label]").forEach(summary => summary.removeAttribute("aria-label"));
     all("#pst-primary-sidebar").forEach(bar => { bar.setAttribute("role", "complementary"); bar.setAttribute("aria-label", "Book"); });
 
+    all("aside.margin").forEach(note => note.setAttribute("role", "note"));
+
     // what scrolls by itself is reached by keyboard
     all(".bd-article pre, .cell_output, .pst-scrollable-table-container, .bd-article div.math").forEach(box => {
       if (box.scrollWidth > box.clientWidth + 2) box.tabIndex = 0;

@@ -8,6 +8,7 @@ from sphinx import addnodes
 from sphinx.util.osutil import relative_uri
 
 from .page import container, paragraph
+from .prose import slug
 
 FACTS = {"reading": "Reading", "cpu": "Laptop CPU", "t4": "Free Colab", "gaming": "Gaming GPU", "needs": "You need"}
 KEYS = {"number", "terms", *FACTS}
@@ -79,7 +80,7 @@ def link_to(page, text, target):
     for part in name.with_suffix("").parts:
         parts = parts[:-1] if part == ".." else [*parts, part]
     return addnodes.pending_xref("", nodes.inline("", text, classes=["xref", "myst"]), refdomain="doc", reftype="myst", refexplicit=True,
-                                 reftarget="/".join(parts), reftargetid=heading or None, refdoc=page.name)
+                                 reftarget="/".join(parts), reftargetid=slug(heading) or None, refdoc=page.name)
 
 
 def setup(app):

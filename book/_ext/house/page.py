@@ -6,7 +6,7 @@ from pathlib import Path
 
 from docutils import nodes
 
-LINES_A_CELL = 10_000    # myst-nb counts a cell's lines from here
+LINES_A_CELL = 10_000    # a line's number in myst-nb is that of its cell times this, and its own
 
 
 class Page:
@@ -28,8 +28,8 @@ class Page:
     def complain(self, node, message):
         """Say what is wrong at a node: with file, cell and line."""
         position = next((n.line for n in node.findall() if getattr(n, "line", None)), None) or _line_above(node)
-        cell, line = divmod(position, LINES_A_CELL) if position else (0, 0)
-        self.complain_at(cell - 1, line, message)
+        cell, line = divmod(position, LINES_A_CELL) if position else (0, 1)
+        self.complain_at(cell - 1, line - 1, message)    # myst-nb begins at cell 1, line 2
 
     def complain_at(self, cell, line, message):
         """The same where cell (from 0) and line (from 1) are known; -1 for what is in no cell."""
