@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minimodels.figure import bars, figure_json, lines, plain, say    # noqa: F401, so that a chapter imports show alone
+from minimodels.figure import bars, dots, figure_json, lines, plain, say    # noqa: F401, so that a chapter imports show alone
 from minimodels.palette import COLORS, CONCEPTS, light    # noqa: F401
 
 MIME = "application/vnd.plotly.v1+json"
