@@ -29,6 +29,8 @@ def copy(tmp_path):
     folder.mkdir()
     for name in ("Makefile", "requirements.txt", "requirements-site.txt", "constraints.txt", "pyproject.toml", "_config.yml"):
         shutil.copy(ROOT / name, folder)
+    (folder / "data").mkdir()
+    shutil.copy(ROOT / "data" / "claims.yml", folder / "data")
     return folder
 
 
