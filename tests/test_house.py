@@ -96,6 +96,8 @@ FIGURE = {"data": [], "frames": [{"name": "a", "data": []}, {"name": "b", "data"
     "meta": {"alt": "Dots", "title": "It moves", "caption": "This run", "name": "fig-moves"}, "height": 300, "margin": {"t": 40, "l": 60},
     "sliders": [{"currentvalue": {"prefix": "width "}, "steps": [{"label": n, "args": [[n], {"mode": "immediate"}]} for n in "ab"]}]}}
 
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAIAAAABCAAAAADRSSBWAAAAC0lEQVR4nGNgYAAAAAMAAS5rVxgAAAAASUVORK5CYII="
+
 GOOD = [
     f"""{HEAD}
 
@@ -159,7 +161,7 @@ Sum over `n`.
 > **Next: [The next one](07_next.ipynb).** A sentence.""",
     drawing("line", caption="A *line*."),
     drawing("small", margin="In the margin", caption="Below."),
-    code("show.show(fig)", {"application/vnd.plotly.v1+json": FIGURE, "image/png": "iVBORw0KGgo=", "text/plain": "[figure]"}),
+    code("show.show(fig)", {"application/vnd.plotly.v1+json": FIGURE, "image/png": PNG, "text/plain": "[figure]"}),
 ]
 NEXT = notebook("# Next\n\n[Open in Colab](" + COLAB.replace("06_trial", "07_next") + ")\n\n## One Heading\n\nText.", book={"number": 7})
 
@@ -220,7 +222,8 @@ def test_a_piece_gets_its_dress(page, html):
 
 
 def test_the_site_shows_a_figure_once_and_a_drawing_in_its_own_colours(page):
-    assert "data:image/png" not in page and "<img" not in page
+    assert "data:image/png" not in page
+    assert re.findall(r'<img class="bookfig-paper"[^>]*alt="([^"]*)"', page) == ["Dots"], "the static picture, for paper alone"
     assert "<style>x</style>" not in page and "<title>A line</title>" not in page
 
 

@@ -206,6 +206,18 @@ def test_a_prediction_is_kept_over_a_reload(browser, address):
     visit.context.close()
 
 
+def test_the_key_shows_one_expert_alone(browser, address):
+    visit = Visit(browser, address, "chapters/00_start.html")
+    tokens = visit.page.locator(".by-expert > p:first-child > span")
+    button = visit.page.locator(".by-expert button", has_text="9")
+    button.press("Enter")
+    alone = tokens.evaluate_all("all => all.filter(t => !t.classList.contains('faint')).map(t => t.querySelector('sub').textContent)")
+    assert alone and set(alone) == {"9"}
+    button.press("Enter")
+    assert visit.page.locator(".by-expert .faint").count() == 0
+    visit.context.close()
+
+
 def test_the_search_finds_a_word(browser, address):
     visit = Visit(browser, address, "search.html?q=experts")
     visit.page.wait_for_selector("#search-results li a")
@@ -227,12 +239,16 @@ def test_the_switch_changes_the_theme_and_it_stays(browser, address):
 
 
 def test_on_paper_folds_are_open_and_the_interface_is_gone(browser, address):
-    visit = Visit(browser, address, "chapters/00_start.html")
+    visit = Visit(browser, address, "chapters/00_start.html", theme="dark")
     visit.page.emulate_media(media="print")
     visit.page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert visit.page.evaluate("[...document.querySelectorAll('details.fold')].every(fold => fold.open)")
     assert not visit.page.locator(".bd-sidebar-primary").is_visible()
     assert visit.page.locator("article h1").first.is_visible()
+    assert visit.page.locator(".bookfig-paper").first.is_visible()
+    assert visit.page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
+    visit.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert visit.page.evaluate("document.documentElement.dataset.theme") == "dark"
     visit.context.close()
 
 

@@ -1,10 +1,14 @@
 """Figures on the site: plotly's own mime type, drawn by one plotly.js that the site serves itself; and nothing fetched from elsewhere.
 
-The JSON stands in the page; `_static/bookfig.js` draws it when it comes into view.
+The JSON stands in the page; `_static/bookfig.js` draws it when it comes into view. The static picture that the notebook holds beside it is for
+paper, and for a browser without scripts.
 """
 
+import base64
+import hashlib
 import json
 import shutil
+import struct
 from html import escape
 from pathlib import Path
 
@@ -29,12 +33,12 @@ class PlotlyMime:
         meta = layout["meta"]
         stored = json.dumps(data.content, separators=(",", ":")).replace("</", "<\\/")
         anchor = f' id="{escape(meta["name"], quote=True)}"' if meta.get("name") and not meta.get("caption") else ""
-        node = nodes.raw(format="html", text=(
+        node = nodes.raw(format="html", figure=data.content, text=(
             f'<div class="bookfig" role="figure" aria-label="{escape(meta["alt"], quote=True)}"{anchor}>'
             f'<p class="bookfig-title">{escape(meta["title"])}</p>'
             f'<div class="bookfig-plot" style="min-height:{layout["height"] - layout["margin"]["t"] + 12}px"></div>'
             f'<script type="application/json">{stored}</script>'
-            f'<noscript><p>{escape(meta["alt"])}</p></noscript></div>'))
+            f'<!-- picture --></div>'))
         if not meta.get("caption"):
             return [node]
         figure = nodes.figure("", node, nodes.caption("", meta["caption"]), classes=["plot"])
@@ -52,6 +56,28 @@ def drop_second_captions(app, doctree):
     for node in list(doctree.findall(nodes.raw)):
         if 'class="bookfig-caption"' in node.astext():
             node.parent.remove(node)
+
+
+def put_pictures_beside(app, doctree):
+    """The notebook's static picture of each figure, fetched only where it is shown."""
+    path = Path(app.env.doc2path(app.env.docname))
+    if path.suffix != ".ipynb":
+        return
+    outputs = [output["data"] for cell in json.loads(path.read_text("utf8"))["cells"] for output in cell.get("outputs", []) if "data" in output]
+    for node in doctree.findall(lambda node: isinstance(node, nodes.raw) and "figure" in node):
+        figure = node.attributes.pop("figure")
+        picture = next((data["image/png"] for data in outputs if data.get(MIME) == figure and "image/png" in data), None)
+        if picture is None:
+            continue
+        png = base64.b64decode("".join(picture))
+        name = f"{hashlib.sha256(png).hexdigest()[:16]}.png"
+        folder = Path(app.outdir) / "_images"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(png)
+        width, height = struct.unpack(">II", png[16:24])
+        image = (f'<img class="bookfig-paper" src="{"../" * app.env.docname.count("/")}_images/{name}" width="{width}" height="{height}" loading="lazy" '
+                 f'alt="{escape(figure["layout"]["meta"]["alt"], quote=True)}">')
+        node[:] = [nodes.Text(node.astext().replace("<!-- picture -->", image))]
 
 
 def copy_plotly(app):
@@ -75,5 +101,6 @@ def setup(app):
     app.connect("config-inited", silence_thebe)
     app.connect("builder-inited", copy_plotly)
     app.connect("doctree-read", drop_second_captions)
+    app.connect("doctree-read", put_pictures_beside)
     app.add_js_file("bookfig.js", loading_method="defer")
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

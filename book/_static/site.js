@@ -34,9 +34,17 @@
     }
   };
 
-  // on paper folds are open
-  addEventListener("beforeprint", () => all("details.fold:not([open])").forEach(fold => { fold.open = true; fold.dataset.opened = ""; }));
-  addEventListener("afterprint", () => all("details.fold[data-opened]").forEach(fold => { fold.open = false; delete fold.dataset.opened; }));
+  // paper is light, and its folds are open
+  const root = document.documentElement;
+  addEventListener("beforeprint", () => {
+    all("details.fold:not([open])").forEach(fold => { fold.open = true; fold.dataset.opened = ""; });
+    root.dataset.themeOnScreen = root.dataset.theme;
+    root.dataset.theme = "light";
+  });
+  addEventListener("afterprint", () => {
+    all("details.fold[data-opened]").forEach(fold => { fold.open = false; delete fold.dataset.opened; });
+    root.dataset.theme = root.dataset.themeOnScreen;
+  });
 
   if (document.readyState === "loading") addEventListener("DOMContentLoaded", inPlace); else inPlace();
 })();

@@ -7,7 +7,7 @@ from pathlib import Path
 from .drawings import FOLDER
 
 STYLES = ("tokens.css", "fonts.css", "site.css", "pieces.css", "drawing.css", "print.css")
-SCRIPTS = ("predictions.js", "site.js")
+SCRIPTS = ("predictions.js", "experts.js", "site.js")
 
 
 def copy_style_of_drawings(app):
