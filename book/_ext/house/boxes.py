@@ -21,10 +21,9 @@ class Wrong(Exception):
 
 def dress(page):
     """Replace every block quote that is a box; an ordinary quotation stays."""
-    counter = {"predictions": 0}
     for quote in list(page.document.findall(nodes.block_quote)):
         try:
-            box = box_of(page, quote, counter)
+            box = box_of(page, quote)
         except Wrong as wrong:
             page.complain(quote, str(wrong))
             quote.parent.remove(quote)    # it has lost its parts by now, and the build will stop
@@ -43,7 +42,7 @@ def refuse(page):
             page.complain(quote, "a box in a notebook without metadata.book, so it would lose its dress")
 
 
-def box_of(page, quote, counter):
+def box_of(page, quote):
     """The box that a block quote stands for, or None for an ordinary quotation."""
     first = quote[0] if len(quote) and isinstance(quote[0], nodes.paragraph) else None
     pieces = [child for child in first.children if child.astext().strip()] if first is not None else []
@@ -59,7 +58,7 @@ def box_of(page, quote, counter):
     maker, words = maker_of(lead.astext())
     if maker is None:
         raise Wrong(f"unknown lead {lead.astext()!r}; known: {KNOWN}")
-    return maker(page, lead, words, body_after(first, lead, quote), counter)
+    return maker(page, lead, words, body_after(first, lead, quote))
 
 
 def maker_of(lead):
@@ -82,26 +81,26 @@ def titled(kind, title, *body, after=()):
     return container(f"box {kind}", paragraph("box-title", title), container("box-body", *body), *after)
 
 
-# ---- one function a kind
+# ---- one function a kind: from the page, the lead, its named parts and what follows it to the box
 
-def outcomes(page, lead, words, body, counter):
+def outcomes(page, lead, words, body):
     return titled("outcomes", "You will be able to", *body)
 
 
-def takeaways(page, lead, words, body, counter):
+def takeaways(page, lead, words, body):
     return titled("takeaways", "Takeaways", *body)
 
 
-def bugs(page, lead, words, body, counter):
+def bugs(page, lead, words, body):
     return titled("bugs", "Bugs that still train", *body)
 
 
-def margin(page, lead, words, body, counter):
+def margin(page, lead, words, body):
     title = [nodes.title("", words["title"])] if words["title"] else []
     return nodes.sidebar("", *title, *body, classes=["margin"])
 
 
-def exercise(page, lead, words, body, counter):
+def exercise(page, lead, words, body):
     about = re.match(r"\(([^;)]+); (easy|medium|hard), ([^)]+)\)\.?\s*", body[0].astext()) if body else None
     if not about:
         raise Wrong(f"after **Exercise {words['number']}** comes (what; easy, medium or hard, minutes)")
@@ -111,7 +110,7 @@ def exercise(page, lead, words, body, counter):
     return container("box exercise", title, container("box-body", *body), ids=[f"exercise-{words['number'].replace('.', '-')}"])
 
 
-def pays(page, lead, words, body, counter):
+def pays(page, lead, words, body):
     """A verdict in words, and a list whose items begin with a bold label."""
     if any(isinstance(part, nodes.table) for part in body):
         raise Wrong("a table in a block quote shows as raw text elsewhere; write a list: - **At equal steps:** …")
@@ -127,7 +126,7 @@ def pays(page, lead, words, body, counter):
     return titled("pays", "Does it pay here?", *rest, after=[rows] if len(rows) else [])
 
 
-def claim(page, lead, words, body, counter):
+def claim(page, lead, words, body):
     """The stamp, the claim, why, what would have been right, and the source."""
     verdict, number = words["verdict"].lower(), words["number"]
     if verdict not in claims.VERDICTS:
@@ -149,22 +148,22 @@ def claim(page, lead, words, body, counter):
                      *right, *source, ids=[f"claim-{number.lower()}"])
 
 
-def prediction(page, lead, words, body, counter):
+def prediction(page, lead, words, body):
     """A question, a place for the reader's guess (predictions.js), and a fold with what was found."""
     fold = next((part for part in body if "fold-what-we-found" in part.get("classes", [])), None)
     bold = next(fold.findall(nodes.strong), None) if fold is not None else None
     if bold is None:
         raise Wrong("a prediction needs <details><summary>What we found</summary>, and in it first the answer in bold: **576 values.**")
-    counter["predictions"] += 1
+    page.n_predictions += 1
     number = re.fullmatch(r"([-+−]?\d[\d.,]*)\s*(.*?)[.:]?", bold.astext().strip())
     answer, unit = (number[1].rstrip(".,"), number[2]) if number else (bold.astext().strip().rstrip("."), "")
-    about = {"key": f"{page.name.rpartition('/')[2]}-{counter['predictions']}", "answer": answer, "unit": unit}
+    about = {"key": f"{page.name.rpartition('/')[2]}-{page.n_predictions}", "answer": answer, "unit": unit}
     data = "".join(f' data-{name}="{html.escape(value)}"' for name, value in about.items())
     place = nodes.raw("", f'<div class="guess"{data}{" data-number" if number else ""}></div>', format="html")
     return titled("prediction", "Before you read on", *[part for part in body if part is not fold], after=[place, fold])
 
 
-def onward(page, lead, words, body, counter):
+def onward(page, lead, words, body):
     link = next((node for node in lead.findall() if isinstance(node, (nodes.reference, addnodes.pending_xref))), None)
     if link is None:
         raise Wrong("**Next: [Title](file.ipynb).** needs its link")

@@ -13,7 +13,8 @@ class Page:
     """A page's document, its notebook and its metadata.book (None where there is none), and what is wrong with it."""
 
     def __init__(self, app, document, name):
-        self.app, self.document, self.name, self.complaints = app, document, name, []
+        self.app, self.document, self.name = app, document, name
+        self.complaints, self.n_predictions = [], 0
         path = Path(app.env.doc2path(name))
         self.file = path.relative_to(app.srcdir).as_posix()
         self.notebook = json.loads(path.read_text("utf8")) if path.suffix == ".ipynb" else None
