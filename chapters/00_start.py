@@ -3,6 +3,7 @@
 #   book:
 #     number: 0
 #     reading: 10 min
+#     cpu: 70 s, 1 GB
 #   jupytext:
 #     formats: ipynb,py:percent
 #     notebook_metadata_filter: book
