@@ -34,15 +34,15 @@
 #
 # ## What you need, in two paragraphs
 #
-# In **attention** every token sends out a *query*, and every token before it offers a *key* and a *value*. Query times key, scaled and put
-# through a softmax, says how much of that value to take. A model does this in many **heads** side by side, each with queries, keys and
-# values of its own. Position enters by rotation (**RoPE**): queries and keys are turned by an angle that grows with their place in the
-# text, pair of numbers by pair, so that the product of two of them depends on their distance.
+# In **attention** every token sends out a *query*, and every token before it offers a *key* and a *value*. Query times key,
+# scaled and put through a softmax, says how much of that value to take. A model does this in many **heads** side by side, each
+# with queries, keys and values of its own. Position enters by rotation (**RoPE**): queries and keys are turned by an angle that
+# grows with their place in the text, pair of numbers by pair, so that the product of two of them depends on their distance.
 #
-# When a model writes, it adds one token at a time. The keys and values of what is already there do not change, so they are kept, in the
-# [KV cache](../book/glossary.md#kv-cache). For each new token the model computes one query per head and reads *all* of the cache. Reading
-# a prompt is different: there all tokens are known, and their queries are computed together. The first is called **decode**, the second
-# **prefill**, and this chapter will treat them differently.
+# When a model writes, it adds one token at a time. The keys and values of what is already there do not change, so they are
+# kept, in the [KV cache](../book/glossary.md#kv-cache). For each new token the model computes one query per head and reads
+# *all* of the cache. Reading a prompt is different: there all tokens are known, and their queries are computed together. The
+# first is called **decode**, the second **prefill**, and this chapter will treat them differently.
 
 # %%
 BOOK = "git+https://github.com/minimodels/small-models-big-claims"
@@ -73,19 +73,19 @@ print(lab.tier())
 #
 # > **Margin.** 2 × 128 heads × 128 numbers × 61 layers × 2 bytes = 4.0 MB a token; times 131,072 tokens.
 #
-# That is what *one* conversation of 128K tokens would fill if DeepSeek-V3 kept keys and values as ordinary **multi-head attention**
-# does. The H800 that it was trained on has 80 GB. And not a single weight is loaded yet.
+# That is what *one* conversation of 128K tokens would fill if DeepSeek-V3 kept keys and values as ordinary **multi-head
+# attention** does. The H800 that it was trained on has 80 GB. And not a single weight is loaded yet.
 #
-# The cache decides two things that cost money. How many conversations fit on a machine; and how fast each of them is served, because every
-# new token reads the whole of it.
+# The cache decides two things that cost money. How many conversations fit on a machine; and how fast each of them is served,
+# because every new token reads the whole of it.
 #
 # ## What the press said
 #
-# In October 2025 a summary of a video listed what makes DeepSeek cheap. Latent attention is on it, with three claims: it is a new
-# technique; it needs 5 to 13 percent of the memory that other methods need; and that makes inference cheaper.
+# In October 2025 a summary of a video listed what makes DeepSeek cheap. Latent attention is on it, with three claims: it is a
+# new technique; it needs 5 to 13 percent of the memory that other methods need; and that makes inference cheaper.
 #
-# > **Before you read on.** At V3's sizes **MHA** keeps 32,768 numbers for each token in each layer. What share of them does **MLA**
-# > keep: about a half, 13 percent, 5 percent, or less?
+# > **Before you read on.** At V3's sizes **MHA** keeps 32,768 numbers for each token in each layer. What share of them does
+# > **MLA** keep: about a half, 13 percent, 5 percent, or less?
 # >
 # > <details><summary>What we found</summary>
 # >
@@ -110,26 +110,28 @@ for name, scheme in schemes.items():
 show.table(rows)
 
 # %% [markdown]
-# Two of the four are older answers to the same pain. **MQA** lets all heads share one key and one value. **GQA** is the compromise:
-# groups of heads share. Both make the cache small by having fewer heads to remember, and both pay for it in quality; V2's own
-# experiment is [below](#What-the-papers-measured). **MLA** keeps every head different and is still the second smallest.
+# Two of the four are older answers to the same pain. **MQA** lets all heads share one key and one value. **GQA** is the
+# compromise: groups of heads share. Both make the cache small by having fewer heads to remember, and both pay for it in
+# quality; V2's own experiment is [below](#What-the-papers-measured). **MLA** keeps every head different and is still the second
+# smallest.
 
 # %% tags=["remove-input"]
-show.drawing("cache", wide=True,
-             alt="Four bars to scale: what one token leaves in one layer. MHA 32,768 values, GQA with eight groups 2,048, MQA 256, MLA 576.",
+show.drawing("cache",
+             alt="What one token leaves in one layer's cache, to scale: MHA fills a tall block of 128 lines, 32,768 values; GQA with 8 groups is a band of 8 lines, MQA a single line, and MLA two and a quarter lines, 576 values.",
              caption="What one token leaves behind in one layer of DeepSeek-V3's size, to scale.")
 
 # %% [markdown]
-# Now turn the knobs yourself. Which of them makes the bar of **MHA** grow and leaves that of **MLA** alone? What happens to **GQA**'s advantage
-# over **MHA** if you give it more groups? And choose Llama: it has **GQA** already, so what would **MLA** save *there*?
+# Now turn the knobs yourself. Which of them makes the bar of **MHA** grow and leaves that of **MLA** alone? What happens to
+# **GQA**'s advantage over **MHA** if you give it more groups? And choose Llama: it has **GQA** already, so what would **MLA**
+# save *there*?
 
 # %%
 KVCache.preset("DeepSeek-V3")
 
 # %% [markdown]
-# > **Exercise 6.1** (count; easy, 5 minutes). Write `cached_values`: the numbers that one layer keeps for one token. `scheme` is `"mha"`,
-# > `"gqa"`, `"mqa"` or `"mla"`; the other arguments are sizes. In MLA, `d_latent` numbers of latent and `d_rope` of a rotary key are kept;
-# > both come from the next section, and you can count them without knowing what they are for.
+# > **Exercise 6.1** (count; easy, 5 minutes). Write `cached_values`: the numbers that one layer keeps for one token. `scheme`
+# > is `"mha"`, `"gqa"`, `"mqa"` or `"mla"`; the other arguments are sizes. In MLA, `d_latent` numbers of latent and `d_rope` of
+# > a rotary key are kept; both come from the next section, and you can count them without knowing what they are for.
 
 # %%
 def cached_values(scheme, n_heads, d_head, n_groups, d_latent, d_rope):
@@ -154,19 +156,19 @@ check.cached_values(cached_values)
 #
 # ## The idea in pictures
 #
-# All heads' keys and values of a token are computed from one hidden state. **MHA** keeps the results. **Latent attention** keeps one
-# short vector, the [latent](../book/glossary.md#latent), from which every head can make its own key and value again, and one rotary
-# key that all heads share.
+# All heads' keys and values of a token are computed from one hidden state. **MHA** keeps the results. **Latent attention**
+# keeps one short vector, the [latent](../book/glossary.md#latent), from which every head can make its own key and value again,
+# and one rotary key that all heads share.
 
 # %% tags=["remove-input"]
-show.drawing("heads", wide=True,
-             alt="Four heads' queries above, keys and values below. In MHA each head has its own, in GQA two heads share, in MQA all share, in MLA each head reads one latent through a matrix of its own.",
-             caption="Who shares what. In MLA the stored vector is shared, and the way to read it is not.")
+show.drawing("heads",
+             alt="Four query heads and what they read: in MHA a key and value each, in GQA one pair for two heads, in MQA one pair for all, and in MLA pairs rebuilt for each head from one cached latent, beside one rotary key that all heads share.",
+             caption="Who shares what, with four heads. Dashed: rebuilt, not cached. In MLA the stored vector is shared, and the way to read it is not.")
 
 # %% tags=["remove-input"]
-show.drawing("mla", wide=True,
-             alt="A hidden state goes down to a latent and to a rotary key, which are cached. From the latent, keys and values of all heads are made. The query has a part without position and a rotary part.",
-             caption="One layer. Only the two outlined vectors are kept.")
+show.drawing("mla",
+             alt="The data flow of an MLA layer: the hidden state becomes queries through c_q, and c_kv and k_rope, which alone are cached; from c_kv each head rebuilds k_nope and v, k_rope serves all heads, and softmax, weighted sum and w_o follow.",
+             caption="One layer of DeepSeek-V3. Only the two heavily outlined vectors are kept; a stack means one for each head.")
 
 # %% [markdown]
 # | Symbol | Meaning | V3 | here | Shape |
@@ -177,8 +179,8 @@ show.drawing("mla", wide=True,
 # | **k**, **v** | keys and values, made from the latent | 128 × 128 | 8 × 16 | `(B, S, H, Dn)` |
 # | $q$ | query: a part without position, and a rotary part | 128 × (128 + 64) | 8 × (16 + 8) | `(B, T, H, Dn + Dr)` |
 #
-# $T$ counts queries, $S$ the tokens that they look at. Position aside, the whole idea is three products. $W^{DKV}$ goes down, $W^{UK}$
-# and $W^{UV}$ go up, and each head $i$ has its own part of the two that go up:
+# $T$ counts queries, $S$ the tokens that they look at. Position aside, the whole idea is three products. $W^{DKV}$ goes down,
+# $W^{UK}$ and $W^{UV}$ go up, and each head $i$ has its own part of the two that go up:
 #
 # $$\begin{aligned} c_s &= \mathrm{norm}(W^{DKV} h_s) \\ k_{s,i} &= W^{UK}_i\, c_s \\ v_{s,i} &= W^{UV}_i\, c_s \end{aligned} \tag{6.1}$$
 #
@@ -209,8 +211,10 @@ print(f"kept {c_kv[0, 0].numel()} numbers a token, "
       f"rebuilt {k[0, 0].numel() + v[0, 0].numel()}")
 
 # %% [markdown]
-# Something must be lost. Eight heads have 256 numbers of keys and values, all of which now come out of 64. In the words of linear
-# algebra their matrix has rank 64. A thousand tokens show it:
+# Look at what **MHA** does from here. It keeps 256 numbers, all computed from a hidden state of 128; V3 would keep 32,768
+# computed from 7,168. Half of the cache, and in V3 more than three quarters, would be repetition by construction. The latent
+# goes further: all 256 now come out of 64. In the words of linear algebra their matrix has rank 64, and a thousand tokens show
+# it:
 
 # %%
 many = einsum("sd,cd->sc", torch.randn(1000, D), w_dkv)
@@ -219,8 +223,9 @@ print("columns", len(stacked), "rank",
       torch.linalg.matrix_rank(many @ stacked.T).item())
 
 # %% [markdown]
-# **GQA** pays in the same coin: with two groups it has 64 different numbers, and simply copies them to the heads. The latent's 64 numbers reach each head
-# through a matrix that training chose. Whether that is worth anything is a question for the measurement, not for the algebra.
+# **GQA** pays in the same coin: with two groups it has 64 different numbers, and simply copies them to the heads. The latent's
+# 64 numbers reach each head through a matrix that training chose. Whether that is worth anything is a question for the
+# measurement, not for the algebra.
 #
 # ### Two: the keys need not be rebuilt
 #
@@ -229,12 +234,13 @@ print("columns", len(stacked), "rank",
 #
 # $$q^\top (W c) = (W^\top q)^\top c \tag{6.3}$$
 #
-# With the numbers above, $W^\top q = (1, 4)$, and $(1, 4) \cdot (2, 1) = 2 + 4 = 6$. The same 6, and no key was made. The query went
-# down into the latent's space, *once*, and can now meet as many latents as there are. This is called
+# With the numbers above, $W^\top q = (1, 4)$, and $(1, 4) \cdot (2, 1) = 2 + 4 = 6$. The same 6, and no key was made. The query
+# went down into the latent's space, *once*, and can now meet as many latents as there are. This is called
 # [absorption](../book/glossary.md#absorption).
 #
-# > **Exercise 6.2** (absorb the key's matrix; medium, 10 minutes). Write `absorb_query(q_nope, w_uk)`, so that its scores against `c_kv` are
-# > those of `q_nope` against the rebuilt keys. Shapes: `(B, T, H, Dn)` and `(H, Dn, C)`; result `(B, T, H, C)`. One `einsum` does it.
+# > **Exercise 6.2** (absorb the key's matrix; medium, 10 minutes). Write `absorb_query(q_nope, w_uk)`, so that its scores
+# > against `c_kv` are those of `q_nope` against the rebuilt keys. Shapes: `(B, T, H, Dn)` and `(H, Dn, C)`; result `(B, T, H,
+# > C)`. One `einsum` does it.
 
 # %%
 def absorb_query(q_nope, w_uk):
@@ -272,11 +278,11 @@ absorbed = einsum("bthc,bsc->bhts",
 print("equal:", torch.allclose(rebuilt, absorbed, atol=1e-4))
 
 # %% [markdown]
-# The next picture is the same identity with small whole numbers. Switch between the two ways, choose another head and another token, and then
-# watch the count of multiplications while you lengthen the context.
+# The next picture is the same identity with small whole numbers. Switch between the two ways, choose another head and another
+# token, and then watch the count of multiplications while you lengthen the context.
 
 # %%
-Absorb.preset("DeepSeek-V3")
+Absorb()
 
 # %% [markdown]
 # ### Three: position breaks it
@@ -298,8 +304,8 @@ print(f"wrong by up to {(rebuilt - absorbed).abs().max():.1f}, "
       f"where scores are about {rebuilt.std():.1f}")
 
 # %% [markdown]
-# It fails, and not by a rounding error. The key is now $R_s W c_s$, with a rotation $R_s$ that belongs to position $s$. The query is
-# $R_t q$. Between $q$ and $c$ stands
+# It fails, and not by a rounding error. The key is now $R_s W c_s$, with a rotation $R_s$ that belongs to position $s$. The
+# query is $R_t q$. Between $q$ and $c$ stands
 #
 # $$ (R_t q)^\top (R_s W c_s) = q^\top \, R_t^\top R_s W \, c_s = q^\top \, R_{s-t} W \, c_s \tag{6.4}$$
 #
@@ -329,12 +335,13 @@ show.show(show.lines({"MLA": (list(range(65)), [100 * d for d in differs])},
                   "the one at distance 0.")
 
 # %% [markdown]
-# With $S$ tokens in the cache, a query would have to be absorbed $S$ times, once for each distance. That is as much work as rebuilding the
-# keys, which is what we wanted to avoid.
+# With $S$ tokens in the cache, a query would have to be absorbed $S$ times, once for each distance. That is as much work as
+# rebuilding the keys, which is what we wanted to avoid.
 #
-# > **Exercise 6.3** (what stands between; medium, 15 minutes). Take one rotary pair: `q` has two numbers, `w_uk` is `(2, C)`, and the key
-# > stands `angle` $= (t - s)\,\theta$ behind the query. Write `absorb_turned(q, w_uk, angle)`, the vector of `C` numbers whose product with $c$
-# > is the score (6.4). A turn by $a$ is the matrix with rows $(\cos a, -\sin a)$ and $(\sin a, \cos a)$.
+# > **Exercise 6.3** (what stands between; medium, 15 minutes). Take one rotary pair: `q` has two numbers, `w_uk` is `(2, C)`,
+# > and the key stands `angle` $= (t - s)\,\theta$ behind the query. Write `absorb_turned(q, w_uk, angle)`, the vector of `C`
+# > numbers whose product with $c$ is the score (6.4). A turn by $a$ is the matrix with rows $(\cos a, -\sin a)$ and $(\sin a,
+# > \cos a)$.
 
 # %%
 def absorb_turned(q, w_uk, angle):
@@ -367,22 +374,23 @@ check.absorb_turned(absorb_turned)
 #
 # ### Four: two lanes
 #
-# DeepSeek's way out is to stop asking one vector for both. Most of a head carries content and knows no position: it can be absorbed. A small
-# second part carries position and is an ordinary rotary key; it is not made from the latent, and to keep it small, all heads share
-# one. Scores add:
+# DeepSeek's way out is to stop asking one vector for both. Most of a head carries content and knows no position: it can be
+# absorbed. A small second part carries position and is an ordinary rotary key; it is not made from the latent, and to keep it
+# small, all heads share one. Scores add:
 #
 # $$ \mathrm{score}_{t,s,i} = \frac{ q^{nope}_{t,i} \cdot W^{UK}_i c_s + q^{rope}_{t,i} \cdot k^{rope}_s }{ \sqrt{D_n + D_r} } \tag{6.5}$$
 #
 # This is what **decoupled RoPE** means.
 
 # %% tags=["remove-input"]
-show.drawing("decouple", wide=True,
-             alt="Above: with rotation on the keys, a matrix that depends on the distance stands between query and latent. Below: a content lane without rotation, which can be absorbed, and a small rotary lane; their scores add.",
+show.drawing("decouple",
+             alt="Three scores as chains of factors: without position w_uk is multiplied into the query once; with RoPE on the keys a rotation that differs for each cached token stands between; with two lanes the content is free of it and a small rotary key carries position.",
              caption="Why position travels in a lane of its own.")
 
 # %% [markdown]
-# Now the whole layer. The sketch takes the package's weights, so that we can compare later, and does everything by hand. The latent is
-# normed; the rotary key is not. `w_dkv` makes both in one product, and `w_ukv` holds the up-projections of keys and values.
+# Now the whole layer. The sketch takes the package's weights, so that we can compare later, and does everything by hand. The
+# latent is normed; the rotary key is not. `w_dkv` makes both in one product, and `w_ukv` holds the up-projections of keys and
+# values.
 
 # %%
 def mla_by_hand(layer, h, turn):
@@ -404,13 +412,13 @@ def mla_by_hand(layer, h, turn):
 # %% [markdown]
 # ### Five: decode in the latent's space
 #
-# The values can be absorbed too. A head's output is a weighted mean of $W^{UV} c_s$. A matrix may be taken out of a sum, so average the
-# *latents*, and apply $W^{UV}$ once, to the result:
+# The values can be absorbed too. A head's output is a weighted mean of $W^{UV} c_s$. A matrix may be taken out of a sum, so
+# average the *latents*, and apply $W^{UV}$ once, to the result:
 #
 # $$ \sum_s p_s\, W^{UV} c_s = W^{UV} \sum_s p_s\, c_s \tag{6.6}$$
 #
-# > **Exercise 6.4** (absorb the values' matrix; easy, 5 minutes). Write `absorbed_output(attention, c_kv, w_uv)` without making a value.
-# > Shapes: `(B, H, T, S)`, `(B, S, C)`, `(H, Dv, C)`; result `(B, T, H, Dv)`.
+# > **Exercise 6.4** (absorb the values' matrix; easy, 5 minutes). Write `absorbed_output(attention, c_kv, w_uv)` without making
+# > a value. Shapes: `(B, H, T, S)`, `(B, S, C)`, `(H, Dv, C)`; result `(B, T, H, Dv)`.
 
 # %%
 def absorbed_output(attention, c_kv, w_uv):
@@ -429,16 +437,17 @@ check.absorbed_output(absorbed_output)
 #     return einsum("bthc,hvc->bthv", o_latent, w_uv)
 # ```
 #
-# The check compares numbers, so it cannot see how you came by them. Look at your own shapes: does any of them have both `s` and `v`?
+# The check compares numbers, so it cannot see how you came by them. Look at your own shapes: does any of them have both `s` and
+# `v`?
 #
 # </details>
 #
-# Put both together and the cache is never rebuilt. What remains is attention with *one* key of width $C + D_r$ for all heads: MQA,
-# with a very wide head.
+# Put both together and the cache is never rebuilt. What remains is attention with *one* key of width $C + D_r$ for all heads:
+# MQA, with a very wide head.
 
 # %% tags=["remove-input"]
 show.drawing("absorb", wide=True,
-             alt="Left: each of S latents is blown up into keys and values of all heads. Right: the query goes down to the latent's width, meets the latents as they are, and the mean latent goes up once.",
+             alt="Two ways from the same cache to the same output: expand rebuilds keys and values of all heads from every latent at each step; absorb takes the query down to the latents, reads them as MQA with one key of width C + Dr, and goes up once.",
              caption="Two ways to read the same cache.")
 
 
@@ -461,9 +470,9 @@ def decode_by_hand(layer, h_new, turn_new, cached):
 # %% [markdown]
 # ## Prove it
 #
-# Three implementations should agree: ours by hand, the package's, and the one in Hugging Face Transformers, which reads DeepSeek's released
-# weights. We build a model, hand its weights to Transformers' `DeepseekV3ForCausalLM`, run it on random tokens, and catch what goes into its
-# first attention layer and what comes out. The same input then goes through ours.
+# Three implementations should agree: ours by hand, the package's, and the one in Hugging Face Transformers, which reads
+# DeepSeek's released weights. We build a model, hand its weights to Transformers' `DeepseekV3ForCausalLM`, run it on random
+# tokens, and catch what goes into its first attention layer and what comes out. The same input then goes through ours.
 
 # %%
 from minimodels import convert
@@ -507,8 +516,9 @@ print("decoded by hand = last token:",
 #
 # $$\begin{aligned} \text{naive} &: \; T S (D_n + D_v + D_r) + S C (D_n + D_v) \\ \text{absorbed} &: \; T S (2 C + D_r) + T C (D_n + D_v) \end{aligned} \tag{6.7}$$
 #
-# The naive path pays to rebuild $S$ keys and values, whatever $T$ is. The absorbed path has nothing to rebuild, but each pair of tokens
-# costs more, because the latent is wider than a head. In V3 that is $2 \cdot 512 + 64 = 1{,}088$ instead of $128 + 128 + 64 = 320$.
+# The naive path pays to rebuild $S$ keys and values, whatever $T$ is. The absorbed path has nothing to rebuild, but each pair
+# of tokens costs more, because the latent is wider than a head. In V3 that is $2 \cdot 512 + 64 = 1{,}088$ instead of $128 +
+# 128 + 64 = 320$.
 
 # %%
 def multiplications(c, T, S):
@@ -534,8 +544,9 @@ show.show(show.lines({"MLA": (queries, [n["naive"] / n["absorbed"] for n in rati
           caption="Equation (6.7) at DeepSeek-V3's sizes, 4,096 cached tokens. Computed, not measured.")
 
 # %% [markdown]
-# So a model needs both paths: one to read the prompt and to train, one to write. DeepSeek's papers call them the MHA mode and the MQA
-# mode ([DeepSeek-V3.2-Exp](../book/references.md#deepseek-v32-exp), appendix A). Our package counts, and takes the cheaper.
+# So a model needs both paths: one to read the prompt and to train, one to write. DeepSeek's papers call them the MHA mode and
+# the MQA mode ([DeepSeek-V3.2-Exp](../book/references.md#deepseek-v32-exp), appendix A). Our package counts, and takes the
+# cheaper.
 #
 # ## Time it
 #
@@ -572,8 +583,8 @@ for S in (1024, 8192):
           f"{ms[S]['GQA'] / ms[S]['MLA absorbed']:.1f} times GQA")
 
 # %% [markdown]
-# Width decides how this comes out. The same measurement, recorded at five model widths, gives the ratio of **GQA**'s time to that of absorbed
-# **MLA**. Above 1, **MLA** is faster.
+# Width decides how this comes out. The same measurement, recorded at five model widths, gives the ratio of **GQA**'s time to
+# that of absorbed **MLA**. Above 1, **MLA** is faster.
 
 # %% tags=["hide-input"]
 from minimodels.studies import recorded
@@ -596,14 +607,15 @@ show.table([{"model width": int(name.split()[1]),
 
 # %% [markdown]
 # TBD widths text
-
+#
 # ## Does it learn as well?
 #
-# A small cache is worth nothing if the model is worse. So four models that differ in their attention alone: 128 wide, four layers, eight heads of 16,
-# no experts. Their cache differs, and so does the number of their attention's parameters; the feed-forward part is widened until
-# all four have the same number, 1.28 million, to within a thousandth.
+# A small cache is worth nothing if the model is worse. So four models that differ in their attention alone: 128 wide, four
+# layers, eight heads of 16, no experts. Their cache differs, and so does the number of their attention's parameters; the
+# feed-forward part is widened until all four have the same number, 1.28 million, to within a thousandth.
 #
-# > **Before you read on.** In bits per byte of unseen text (less is better): which order will the four come in, and how far is the best from the worst?
+# > **Before you read on.** In bits per byte of unseen text (less is better): which order will the four come in, and how far is
+# > the best from the worst?
 # >
 # > <details><summary>What we found</summary>
 # >
@@ -646,9 +658,9 @@ for name, model in models.items():
     print(lab.band("mla", f"{name} after 60 steps", score.bits_per_byte))
 
 # %% [markdown]
-# Sixty steps of one seed decide nothing. The recorded runs have ten times as many steps, on the whole standard library, with five seeds a
-# scheme, and each scheme has the learning rate that suits it best of three. The command is `minimodels study mla-quality`; it took about an
-# hour on two cores.
+# Sixty steps of one seed decide nothing. The recorded runs have ten times as many steps, on the whole standard library, with
+# five seeds a scheme, and each scheme has the learning rate that suits it best of three. The command is `minimodels study
+# mla-quality`; it took about an hour on two cores.
 
 # %% tags=["hide-input"]
 quality = recorded("mla-quality")
@@ -672,42 +684,30 @@ show.table(rows)
 
 # %% [markdown]
 # TBD quality text
-
-# ### Why so little is lost
 #
-# TBD spectrum intro
+# ### How much is there to squeeze?
+#
+# TBD squeeze intro
 
-# %% tags=["nbval-ignore-output"]
-caught = []
-ordinary = models["mha"].eval()
-hooks = [block.attention.register_forward_pre_hook(
-    lambda module, args: caught.append((module, args[0])))
-    for block in ordinary.layers]
-text = torch.tensor(data.valid[:4096].astype("int64")).view(16, 256)
-with torch.no_grad():
-    ordinary(text)
-    shares = []
-    for module, h in caught:
-        kv = torch.cat([module.w_k(h), module.w_v(h)], -1).flatten(0, 1)
-        spread = torch.linalg.svdvals(kv - kv.mean(0)).square()
-        shares.append((spread.cumsum(0) / spread.sum()).tolist())
-for hook in hooks:
-    hook.remove()
-print("share of the variance in 64 of 256 directions, by layer:",
-      " ".join(f"{share[63]:.1%}" for share in shares))
-
-# %% tags=["hide-input", "nbval-ignore-output"]
-show.show(show.lines({f"layer {i}": (list(range(1, 257)), [100 * s for s in share]) for i, share in enumerate(shares)},
-                     concept={f"layer {i}": "attn" for i in range(4)}, x="directions kept, of 256",
-                     y="share of the variance, %", title="Eight heads' keys and values say less than they have room for"),
-          alt="Four curves that rise steeply and flatten: a quarter of the directions hold most of the variance.",
-          caption="This run: keys and values of the MHA model above, before rotation, over 4,096 tokens of validation text.")
+# %% tags=["hide-input"]
+squeezed = [t["squeezed"] for t in quality["trials"] if t["arm"] == "mha"]
+latents = [int(C) for C in squeezed[0]]
+by_latent = list(zip(*(each.values() for each in squeezed)))
+whole = statistics.mean(scores["MHA"])
+show.show(show.lines({"MHA, squeezed afterwards": (latents, [statistics.mean(b) for b in by_latent]),
+                      "MHA, whole": (latents, [whole] * len(latents)),
+                      "MLA, trained so": ([64], [statistics.mean(scores["MLA"])])},
+                     spread={"MHA, squeezed afterwards": ([min(b) for b in by_latent], [max(b) for b in by_latent])},
+                     concept={"MHA, squeezed afterwards": "mha", "MHA, whole": "mha", "MLA, trained so": "mla"},
+                     x="numbers a token from which keys and values are rebuilt", y="bits per byte of unseen text",
+                     title="TBD squeeze title"),
+          alt="TBD", caption="Recorded: minimodels study mla-quality; the MHA models of five seeds, their mean and range.")
 
 # %% [markdown]
 # ## What the papers measured
 #
-# DeepSeek-V2's appendix compares twice, both times by training real models ([DeepSeek-V2](../book/references.md#deepseek-v2), Tables 8 and 9).
-# First three dense models of 7 billion parameters, each trained on 1.33 trillion tokens:
+# DeepSeek-V2's appendix compares twice, both times by training real models ([DeepSeek-V2](../book/references.md#deepseek-v2),
+# Tables 8 and 9). First three dense models of 7 billion parameters, each trained on 1.33 trillion tokens:
 #
 # | Benchmark | MQA | GQA, 8 groups | MHA |
 # |---|---|---|---|
@@ -716,8 +716,8 @@ show.show(show.lines({f"layer {i}": (list(range(1, 257)), [100 * s for s in shar
 # | C-Eval | 30.0 | 37.7 | 42.9 |
 # | CMMLU | 34.6 | 38.4 | 43.5 |
 #
-# Sharing heads costs points, and the more is shared the more it costs. Then **MHA** against **MLA**, in two mixtures of experts, a small one of 16 billion
-# parameters and a large one of about 250 billion:
+# Sharing heads costs points, and the more is shared the more it costs. Then **MHA** against **MLA**, in two mixtures of
+# experts, a small one of 16 billion parameters and a large one of about 250 billion:
 #
 # | Benchmark | small, MHA | small, MLA | large, MHA | large, MLA |
 # |---|---|---|---|---|
@@ -727,8 +727,8 @@ show.show(show.lines({f"layer {i}": (list(range(1, 257)), [100 * s for s in shar
 # | C-Eval | 51.6 | 50.9 | 57.9 | 59.2 |
 # | CMMLU | 52.3 | 53.4 | 60.7 | 62.5 |
 #
-# Seven of eight comparisons go to **MLA**, with a cache of 14 and of 4 percent. It is a strong result. Read the baseline as carefully as the
-# result, though:
+# Seven of eight comparisons go to **MLA**, with a cache of 14 and of 4 percent. It is a strong result. Read the baseline as
+# carefully as the result, though:
 
 # %%
 per_layer = 860_200 / 60
@@ -737,19 +737,22 @@ print(f"the large MHA model keeps {per_layer:,.0f} values a layer, "
 print(f"128 heads of 128 would keep {2 * 128 * 128:,}")
 
 # %% [markdown]
-# So the large **MHA** model's heads have 7,168 numbers together, say 56 heads of 128, while **MLA**'s 128 heads have 16,384. The two differ in more than the cache: **MLA** has more
-# than twice as many heads, and **MHA** more active parameters (25.0 against 21.5 billion). It is a fair question which of the two makes up for which, and no table
-# answers it. Nor is there one that sets **MLA** beside **GQA**, the scheme that other large models use. Our own comparison above has that column, at a very small size.
+# So the large **MHA** model's heads have 7,168 numbers together, say 56 heads of 128, while **MLA**'s 128 heads have 16,384.
+# The two differ in more than the cache: **MLA** has more than twice as many heads, and **MHA** more active parameters (25.0
+# against 21.5 billion). It is a fair question which of the two makes up for which, and no table answers it. Nor is there one
+# that sets **MLA** beside **GQA**, the scheme that other large models use. Our own comparison above has that column, at a very
+# small size.
 #
 # ## The most famous percentage, taken apart
 #
-# V2's abstract says that its cache is 93.3 percent smaller than that of DeepSeek's earlier model of 67 billion parameters. It is, and not because of latent attention alone. The
-# old model had 95 layers and **GQA** with eight groups of heads of 128, at 16 bits a number ([DeepSeek-LLM](../book/references.md#deepseek-llm)). V2 has 60 layers,
-# **MLA**, and stores six bits a number on average (section 3.2.3).
+# V2's abstract says that its cache is 93.3 percent smaller than that of DeepSeek's earlier model of 67 billion parameters. It
+# is, and not because of latent attention alone. The old model had 95 layers and **GQA** with eight groups of heads of 128, at
+# 16 bits a number ([DeepSeek-LLM](../book/references.md#deepseek-llm)). V2 has 60 layers, **MLA**, and stores six bits a number
+# on average (section 3.2.3).
 #
-# > **Exercise 6.5** (take it apart; easy, 10 minutes). Write `take_apart(old, new)`. Each argument is a triple: layers, values that a layer keeps for a token, bits a
-# > value. Return four shares: what the scheme saves, what fewer layers save, what fewer bits save, and what all of them save together. With
-# > $0.5$ for a half. Then call it with the two models' triples.
+# > **Exercise 6.5** (take it apart; easy, 10 minutes). Write `take_apart(old, new)`. Each argument is a triple: layers, values
+# > that a layer keeps for a token, bits a value. Return four shares: what the scheme saves, what fewer layers save, what fewer
+# > bits save, and what all of them save together. With $0.5$ for a half. Then call it with the two models' triples.
 
 # %%
 def take_apart(old, new):
@@ -792,8 +795,9 @@ show.show(show.bars({name: 100 * share for name, share in steps.items()}, unit="
           caption="Computed from published sizes. The order of the steps is a choice; their product is not.")
 
 # %% [markdown]
-# Latent attention alone leaves 28 percent. Fewer layers make it 18, and six bits 6.7. One often reads that **MLA** accounts for 82 percent; that figure includes the thinner stack of layers.
-# (The old model's sizes we know from its configuration in a secondary source.)
+# Latent attention alone leaves 28 percent. Fewer layers make it 18, and six bits 6.7. One often reads that **MLA** accounts for
+# 82 percent; that figure includes the thinner stack of layers. (The old model's sizes we know from its configuration in a
+# secondary source.)
 #
 # ## Does it pay here?
 #
@@ -803,27 +807,30 @@ show.show(show.bars({name: 100 * share for name, share in steps.items()}, unit="
 #
 # > **Claim C60 · with a caveat.** *Latent attention needs 5 to 13 percent of the memory of other methods.*
 # >
-# > The range is right for the *cache*, not for all memory, and beside **MHA**: DeepSeek's own two comparisons have 4 and 14 percent, V3's layer has 1.8. The
-# > large models in use have **GQA**, and beside them the cache shrinks 3.6 to 7 times. No paper has the range itself.
+# > The range is right for the *cache*, not for all memory, and beside **MHA**: DeepSeek's own two comparisons have 4 and 14
+# > percent, V3's layer has 1.8. The large models in use have **GQA**, and beside them the cache shrinks 3.6 to 7 times. No
+# > paper has the range itself.
 # >
-# > *It would have been right to say:* latent attention kept 4 and 14 percent of the KV cache of ordinary attention in DeepSeek's two comparisons.
+# > *It would have been right to say:* latent attention kept 4 and 14 percent of the KV cache of ordinary attention in
+# > DeepSeek's two comparisons.
 # >
 # > Source: [DeepSeek-V2, Table 9](../book/references.md#deepseek-v2); [ISCA 2025, Table 1](../book/references.md#isca-2025).
 #
-# > **Claim C61 · with a caveat.** *That makes inference cheaper.*
+# > **Claim C61 · with a caveat.** *Latent attention makes inference cheaper.*
 # >
-# > V2 generates up to 5.76 times as many tokens a second as the 67B model, but with fewer active parameters, FP8 weights and a six-bit cache besides.
-# > By itself **MLA** saves 72 percent of a layer's cache beside that model's **GQA**; and it costs multiplications, which is why, on
-# > our processor, **GQA** decodes faster in a narrow model.
+# > V2 generates up to 5.76 times as many tokens a second as the 67B model, but with fewer active parameters, FP8 weights and a
+# > six-bit cache besides. By itself **MLA** saves 72 percent of a layer's cache beside that model's **GQA**; and it costs
+# > multiplications, which is why, on our processor, **GQA** decodes faster in a narrow model.
 # >
-# > *It would have been right to say:* latent attention shrinks the cache, which lets more conversations share a machine; how much cheaper that makes them depends on
-# > what else is limited.
+# > *It would have been right to say:* latent attention shrinks the cache, which lets more conversations share a machine; how
+# > much cheaper that makes them depends on what else is limited.
 # >
 # > Source: [DeepSeek-V2, section 3.2.3](../book/references.md#deepseek-v2); our arithmetic and timings above.
 #
 # > **Claim C62 · supported.** *Latent attention is new.*
 # >
-# > One compressed vector for the keys and values of all heads, with position in a path of its own, was first published with DeepSeek-V2 in May 2024.
+# > One compressed vector for the keys and values of all heads, with position in a path of its own, was first published with
+# > DeepSeek-V2 in May 2024.
 # >
 # > *It would have been right to say:* just that.
 # >
@@ -831,19 +838,21 @@ show.show(show.bars({name: 100 * share for name, share in steps.items()}, unit="
 #
 # ## What production does
 #
-# - **Both modes, one set of weights.** V3's released code chooses between a naive and an absorbed path; DeepSeek-V3.2-Exp builds its sparse attention on the absorbed
-#   one, because there every query reads the same latents ([DeepSeek-V3.2-Exp](../book/references.md#deepseek-v32-exp), appendix A).
-# - **Kernels.** [FlashMLA](../book/references.md#flashmla) keeps 656 bytes for a token in a layer: 512 latent numbers in FP8, 16 bytes of scales, and the 64
-#   rotary numbers in BF16, because position does not survive eight bits well enough.
-# - **Queries too.** V2 and V3 also squeeze the *query* through a latent of 1,536. That saves memory while training and nothing in the cache; V2-Lite
-#   leaves it out, and so do we.
-# - **Long contexts.** With YaRN, V3's code multiplies the softmax scale by 1.87. A port that forgets the factor still writes fluent short texts.
+# - **Both modes, one set of weights.** V3's released code chooses between a naive and an absorbed path; DeepSeek-V3.2-Exp
+#   builds its sparse attention on the absorbed one, because there every query reads the same latents
+#   ([DeepSeek-V3.2-Exp](../book/references.md#deepseek-v32-exp), appendix A).
+# - **Kernels.** [FlashMLA](../book/references.md#flashmla) keeps 656 bytes for a token in a layer: 512 latent numbers in FP8,
+#   16 bytes of scales, and the 64 rotary numbers in BF16, because position does not survive eight bits well enough.
+# - **Queries too.** V2 and V3 also squeeze the *query* through a latent of 1,536. That saves memory while training and nothing
+#   in the cache; V2-Lite leaves it out, and so do we.
+# - **Long contexts.** With YaRN, V3's code multiplies the softmax scale by 1.87. A port that forgets the factor still writes
+#   fluent short texts.
 
 # %% [markdown]
 # ## Bugs that still train
 #
-# A wrong attention layer rarely crashes. It learns around its fault, and the loss falls. To see it, we planted three bugs in the four layers of our
-# model and trained each for 200 steps, three seeds each.
+# A wrong attention layer rarely crashes. It learns around its fault, and the loss falls. To see it, we planted three bugs in
+# the four layers of our model and trained each for 200 steps, three seeds each.
 
 # %% tags=["hide-input"]
 planted = recorded("mla-bugs")
@@ -868,18 +877,20 @@ show.table([{"layer": arm,
 # TBD bugs text
 #
 # > **Bugs that still train.**
-# > - **Halves for pairs.** One side rotates neighbours, $(x_0, x_1)$, the other halves, $(x_0, x_4)$. Both layouts exist in public code. Scores then
-# >   depend on where a text stands, not on distances alone.
-# > - **No scale.** The factor $1/\sqrt{D_n + D_r}$ is missing, or it is $1/\sqrt{D_n}$. Attention is too sharp, and the weights shrink to make up for it.
-# > - **Cached before the norm.** Training has no cache, so its loss is exactly right. Generation reads latents of the wrong length.
+# > - **Halves for pairs.** One side rotates neighbours, $(x_0, x_1)$, the other halves, $(x_0, x_4)$. Both layouts exist in
+# >   public code. Scores then depend on where a text stands, not on distances alone.
+# > - **No scale.** The factor $1/\sqrt{D_n + D_r}$ is missing, or it is $1/\sqrt{D_n}$. Attention is too sharp, and the weights
+# >   shrink to make up for it.
+# > - **Cached before the norm.** Training has no cache, so its loss is exactly right. Generation reads latents of the wrong
+# >   length.
 #
-# No loss curve is a test. Three kinds of test find nearly everything: a *symmetry* that must hold, *parity* with something slow and plain, and
-# *consistency* between two ways to the same answer. You write one of each. Every check below hands your test a number of layers, some right and some
-# spoilt, and compares your verdicts. `True` means that the layer is right.
+# No loss curve is a test. Three kinds of test find nearly everything: a *symmetry* that must hold, *parity* with something slow
+# and plain, and *consistency* between two ways to the same answer. You write one of each. Every check below hands your test a
+# number of layers, some right and some spoilt, and compares your verdicts. `True` means that the layer is right.
 #
-# > **Exercise 6.6** (symmetry; medium, 10 minutes). With RoPE only distances count, so moving a whole text must change nothing. Write
-# > `depends_on_distance_alone(layer, h, place_at)`. `place_at(start, T)` gives the places of `T` tokens from position `start` on, and `layer(h, place)` the
-# > layer's output. Compare with `torch.allclose(..., atol=1e-4)`.
+# > **Exercise 6.6** (symmetry; medium, 10 minutes). With RoPE only distances count, so moving a whole text must change nothing.
+# > Write `depends_on_distance_alone(layer, h, place_at)`. `place_at(start, T)` gives the places of `T` tokens from position
+# > `start` on, and `layer(h, place)` the layer's output. Compare with `torch.allclose(..., atol=1e-4)`.
 
 # %%
 def depends_on_distance_alone(layer, h, place_at):
@@ -901,7 +912,8 @@ check.depends_on_distance_alone(depends_on_distance_alone)
 #
 # </details>
 #
-# > **Exercise 6.7** (parity; easy, 5 minutes). Write `scores_are_scaled(layer, h, place)`. You have a slow and plain layer already: `mla_by_hand(layer, h, place.turn)`.
+# > **Exercise 6.7** (parity; easy, 5 minutes). Write `scores_are_scaled(layer, h, place)`. You have a slow and plain layer
+# > already: `mla_by_hand(layer, h, place.turn)`.
 
 # %%
 def scores_are_scaled(layer, h, place):
@@ -921,9 +933,10 @@ check.scores_are_scaled(scores_are_scaled)
 #
 # </details>
 #
-# > **Exercise 6.8** (consistency; medium, 15 minutes). Reading token by token, with a cache, must give what reading at once gives. Write `cache_agrees(layer, h, place,
-# > cached_place, new_cache)`. `place` is that of all of `h`; `cached_place(n)` is the place of one token behind `n` cached ones; `new_cache()` makes an empty cache, which goes to the
-# > layer as its third argument and fills itself.
+# > **Exercise 6.8** (consistency; medium, 15 minutes). Reading token by token, with a cache, must give what reading at once
+# > gives. Write `cache_agrees(layer, h, place, cached_place, new_cache)`. `place` is that of all of `h`; `cached_place(n)` is
+# > the place of one token behind `n` cached ones; `new_cache()` makes an empty cache, which goes to the layer as its third
+# > argument and fills itself.
 
 # %%
 def cache_agrees(layer, h, place, cached_place, new_cache):
@@ -936,7 +949,8 @@ check.cache_agrees(cache_agrees)
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# `layer(h[:, t:t + 1], cached_place(t), cache)` is token `t`. One cache, made before the loop. `torch.cat(..., dim=1)` puts the outputs together.
+# `layer(h[:, t:t + 1], cached_place(t), cache)` is token `t`. One cache, made before the loop. `torch.cat(..., dim=1)` puts the
+# outputs together.
 #
 # </details>
 #
@@ -953,15 +967,112 @@ check.cache_agrees(cache_agrees)
 # </details>
 #
 # > **Takeaways**
-# > 1. A cache is a choice: keep results, or keep what makes them. **MLA** keeps $C + D_r$ numbers a token and layer, whatever the number of heads.
-# > 2. A matrix can move to the query's side, so no key and no value need ever be rebuilt; RoPE stands in the way, so position gets a lane of its own.
+# > 1. A cache is a choice: keep results, or keep what makes them. **MLA** keeps $C + D_r$ numbers a token and layer, whatever
+# >    the number of heads.
+# > 2. A matrix can move to the query's side, so no key and no value need ever be rebuilt; RoPE stands in the way, so position
+# >    gets a lane of its own.
 # > 3. To write, absorb; to read and to train, rebuild. The two give the same numbers.
 # > 4. TBD takeaway quality
-# > 5. The press's 5 to 13 percent is about the cache, beside **MHA**. Of V2's famous 93.3 percent, the scheme itself explains 72.
+# > 5. The press's 5 to 13 percent is about the cache, beside **MHA**. Of V2's famous 93.3 percent, the scheme itself explains
+# >    72.
 #
 # ## Longer problems
 #
-# > **Exercise 6.9** (how many fit; easy, 20 minutes). A machine has eight GPUs of 80 GB. V3's weights take 671 GB in FP8. How many conversations of 8,000 tokens fit in what is left,
-# > with each of the four schemes, at two bytes a number and at V3's sizes? What if three of the eight GPUs' memory must stay free for other things?
+# > **Exercise 6.9** (how many fit; easy, 20 minutes). Sixteen GPUs of 80 GB hold DeepSeek-V3's weights in FP8, a byte each. How
+# > many conversations of 8,000 tokens fit into what is left, with each of the four schemes, at V3's sizes and two bytes a
+# > number? How many with **MLA** if a cached token takes FlashMLA's 656 bytes a layer?
 #
-# TBD check 671 > 640
+# <details><summary>Solution</summary>
+#
+# ```python
+# left = 16 * 80e9 - v3.n_params
+# for name, scheme in schemes.items():
+#     config = replace(v3, attention=scheme, n_kv_heads=8)
+#     print(name, int(left / (8000 * 2 * config.cached_values_per_token)))
+# print("MLA, FP8", int(left / (8000 * 656 * 61)))
+# ```
+#
+# 19, 304, 2,437 and 1,083; in FP8 1,902. The first number is why nobody serves such a model with **MHA**. (Counting the weights
+# with each scheme's own attention changes little; activations are left out.)
+#
+# </details>
+#
+# > **Exercise 6.10** (GQA is an MLA; medium, 45 minutes). Show that every **GQA** layer without rotation is an **MLA** layer
+# > without norm: give its $C$, `w_dkv`, `w_uk` and `w_uv` in terms of `w_k` and `w_v`, each $(G D_h, D)$, and prove it with
+# > random numbers. What does that say about which of the two can express more at the same cache? And why does the proof break
+# > down once keys rotate?
+#
+# <details><summary>Hint</summary>
+#
+# The latent may simply be all groups' keys and values, one behind the other. Then the up-projections only have to pick.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# D, H, G, Dh = 20, 6, 2, 4
+# h = torch.randn(1, 5, D)
+# w_k, w_v = torch.randn(G * Dh, D), torch.randn(G * Dh, D)
+#
+# w_dkv = torch.cat([w_k, w_v])                        # C = 2 G Dh
+# pick = torch.eye(G * Dh).unflatten(0, (G, Dh)).repeat_interleave(H // G, 0)
+# w_uk = torch.cat([pick, torch.zeros_like(pick)], -1)
+# w_uv = torch.cat([torch.zeros_like(pick), pick], -1)
+#
+# k = (h @ w_k.T).unflatten(-1, (G, Dh)).repeat_interleave(H // G, 2)
+# print(torch.allclose(einsum("bsc,hnc->bshn", h @ w_dkv.T, w_uk), k))
+# ```
+#
+# With $C = 2 G D_h$ both keep the same number of values, and **MLA**'s matrices are free where **GQA**'s only copy: it can
+# express everything that **GQA** can, and more. With rotation **GQA** turns keys that it has made from the hidden state, in
+# every number of every head; **MLA** turns $D_r$ numbers that all heads share.
+#
+# </details>
+#
+# > **Exercise 6.11** (surgery, then healing; hard, 2 hours). `squeeze` in `minimodels.studies.mla` cuts a trained **MHA**
+# > model's keys and values down to few directions. Take the **MHA** model that you trained above, squeeze it to 8, and train it
+# > on for 60 steps, once with the squeezed matrices free again and once held to their rank (squeeze after every step). Compare
+# > with the same 60 steps for the model that was not squeezed. How much of the damage heals, and does the rank stay low by
+# > itself?
+#
+# <details><summary>Hint</summary>
+#
+# `train` yields after each step, so you can change the weights between two steps: copy those of `squeeze(model, tokens, 8)`
+# into `model` with `load_state_dict`. Use another seed for the batches, or you will train on the same text twice. Report bits
+# per byte before, and after each of the three.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# import copy
+# from minimodels.studies.mla import squeeze
+#
+# more = Batches(data.train, batch_size=LIVE.batch_size, seq_len=LIVE.seq_len, seed=1)
+# sample = torch.tensor(data.valid[:4096].astype("int64")).view(16, 256)
+#
+# def score(model):
+#     return evaluate(model, data.valid, n_bytes=data.valid_bytes, seq_len=256).bits_per_byte
+#
+# def heal(model, is_held):
+#     model = copy.deepcopy(model).train()
+#     for record in train(model, more, LIVE):
+#         if is_held:
+#             model.load_state_dict(squeeze(model, sample, 8).state_dict())
+#     return score(model)
+#
+# cut = squeeze(models["mha"], sample, 8)
+# print("before", score(models["mha"]), "cut", score(cut))
+# print("free", heal(cut, False), "held", heal(cut, True),
+#       "never cut", heal(models["mha"], False))
+# ```
+#
+# Look at the singular values of the free one's keys and values afterwards: training fills the other directions again at once,
+# because nothing holds them down. A low rank has to be built in, which is what a latent does.
+#
+# </details>
+#
+# Onward: the latent makes the cache small. The next chapter is about the other half of the layer, and about how 633 billion
+# parameters can rest while a token passes.

@@ -141,16 +141,13 @@ STUDIES = [
           trials=tuple(Training(arm=f"{scheme} {rate:g}", seed=0, model=with_attention(scheme), training=replace(RECIPE, muon_lr=rate, seed=0))
                        for scheme in SCHEMES for rate in RATES)),
     Study(name="mla-quality", question="At equal parameters and tokens, which attention scheme predicts unseen text best?",
-          trials=tuple(Training(arm=scheme, seed=seed, model=with_attention(scheme),
-                                training=replace(RECIPE, muon_lr=BEST_RATE[scheme], seed=seed))
-                       for seed in SEEDS for scheme in SCHEMES)),
+          trials=tuple((Squeezed if scheme == "mha" else Training)(
+              arm=scheme, seed=seed, model=with_attention(scheme), training=replace(RECIPE, muon_lr=BEST_RATE[scheme], eval_every=300, seed=seed))
+              for seed in SEEDS for scheme in SCHEMES)),
     Study(name="mla-bugs", question="Does a planted bug show in the loss?",
           trials=tuple(Planted(arm=bug or "right", seed=seed, bug=bug, model=with_attention("mla"),
                                training=replace(RECIPE, steps=200, eval_every=50, seed=seed))
                        for bug in (None, *BUGS) for seed in SEEDS[:3])),
-    Study(name="mla-squeeze", question="How far can the keys and values of a trained MHA model be squeezed?",
-          trials=tuple(Squeezed(arm="mha", seed=seed, model=with_attention("mha"), training=replace(RECIPE, muon_lr=BEST_RATE["mha"], seed=seed))
-                       for seed in SEEDS[:3])),
     Study(name="mla-live", question="Where does the chapter's short run end, over seeds?",
           trials=tuple(Training(arm=scheme, seed=seed, model=with_attention(scheme), training=replace(LIVE, seed=seed), max_bytes=LIVE_BYTES)
                        for scheme in ("mha", "mla") for seed in range(1, 7))),
