@@ -1,6 +1,6 @@
 """Take the README's picture: a page of the built site, as Chromium shows it on a desk.
 
-    python book/_tools/site.py build && python book/_tools/picture.py [chapters/00_start.html] [--at SELECTOR]
+    python book/_tools/site.py build && python book/_tools/picture.py [book/index.html] [--at SELECTOR]
 """
 
 import argparse
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("page", nargs="?", default="chapters/00_start.html")
+    parser.add_argument("page", nargs="?", default="book/index.html")
     parser.add_argument("--at", default="h1", help="CSS selector of what stands at the top")
     args = parser.parse_args()
     page_file = ROOT / "_build" / "html" / args.page
