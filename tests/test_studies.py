@@ -5,12 +5,14 @@ import statistics
 from dataclasses import dataclass, replace
 
 import pytest
+import torch
 
 from minimodels import lab, studies
 from minimodels.cli import main
 from minimodels.config import ModelConfig, TrainConfig
+from minimodels.model import Transformer
 from minimodels.studies import Study, Training, recorded, run_study
-from minimodels.studies.mla import BASE, BEST_RATE, RATES, SCHEMES, schemes_at, with_attention
+from minimodels.studies.mla import BASE, BEST_RATE, RATES, SCHEMES, schemes_at, squeeze, with_attention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,3 +138,18 @@ def test_the_recorded_live_run_is_the_band():
         mean, spread = statistics.mean(values), statistics.stdev(values)
         assert band["n_runs"] == len(values) >= 5
         assert [band["mean"], band["low"], band["high"]] == pytest.approx([mean, mean - 3 * spread, mean + 3 * spread], abs=5e-4)
+
+
+def test_a_squeezed_model_has_the_rank_that_was_asked_and_with_all_directions_is_the_same():
+    torch.manual_seed(0)
+    config = replace(BASE, attention="mha", n_layers=2, vocab_size=97)
+    model, tokens = Transformer(config), torch.randint(0, 97, (3, 50))
+    before = model(tokens).logits
+
+    def rank(model):
+        return [torch.linalg.matrix_rank(torch.cat([b.attention.w_k.weight, b.attention.w_v.weight]), rtol=1e-4).item() for b in model.layers]
+
+    assert rank(squeeze(model, tokens, 5)) == [5, 5]
+    assert torch.allclose(squeeze(model, tokens, 256)(tokens).logits, before, atol=1e-4)
+    assert not torch.allclose(squeeze(model, tokens, 5)(tokens).logits, before, atol=1e-2)
+    assert torch.equal(model(tokens).logits, before)    # the model itself stays as it was
