@@ -4,6 +4,7 @@ import json
 import math
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import plotly.graph_objects as go
@@ -43,9 +44,17 @@ def displayed(monkeypatch):
 
 def test_css_and_python_hold_one_list_of_colours():
     css = (ROOT / "book" / "_static" / "tokens.css").read_text("utf8")
-    light, dark = (dict(re.findall(r"--(\w+): (#\w{6});", block)) for block in re.findall(r"\{([^}]*)\}", css))
+    light, dark, *others = (dict(re.findall(r"--([\w-]+): ([^;]+);", block)) for block in re.findall(r"\{([^}]*)\}", css))
     assert light == {token: both[0] for token, both in palette.COLORS.items()}
     assert dark == {token: both[1] for token, both in palette.COLORS.items()}
+    tints = {name: rule for block in others for name, rule in block.items() if name.endswith("-tint")}
+    assert tints == {f"{token}-tint": f"color-mix(in srgb, var(--{token}) {palette.TINT.get(token, 0.13):.0%}, var(--paper))"
+                     for token in (*palette.CONCEPTS, "ink", "muted")}
+
+
+def test_a_pale_ground_is_the_mixture_that_the_site_makes():
+    assert palette.light("mla-tint") == "#eee0d9"    # 0.13 · #882804 + 0.87 · #fdfcf9, by hand
+    assert palette.light("ink-tint") == "#ebeae7" and palette.light("ink") == "#1f1d1a"
 
 
 def luminance(color):
@@ -177,6 +186,42 @@ def test_colab_gets_html(displayed, monkeypatch):
     monkeypatch.setitem(sys.modules, "google.colab", object())
     show.show(show.lines(TWO, **NAMES), alt="Two lines fall.")
     assert set(displayed[0]) == {"text/html", "text/plain"} and "Plotly.newPlot" in displayed[0]["text/html"]
+
+
+# ---- drawings
+
+@pytest.fixture
+def drawings(tmp_path, monkeypatch):
+    """A folder with one drawing and a style sheet of two rules."""
+    (tmp_path / "line.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 40"><title>t</title><path class="line-mla"/></svg>')
+    (tmp_path / "drawing.css").write_text("/* what it is */\n.drawing .line-mla { stroke: var(--mla); fill: var(--mla-tint); }\n")
+    monkeypatch.setattr(show, "DRAWINGS", tmp_path)
+
+
+def test_a_drawing_carries_its_own_light_style_and_ground(drawings, displayed):
+    show.drawing("line", alt='A "line" & more', caption="It *rises*.", wide=True)
+    drawn, caption = displayed
+    svg = drawn["image/svg+xml"]
+    root = ElementTree.fromstring(svg)
+    assert (root.get("viewBox"), root.get("width")) == ("-16 -16 132 72", "132")
+    assert (root.get("role"), root.get("aria-label")) == ("img", 'A "line" & more')
+    assert json.loads(root.get("data-drawing")) == {"name": "line", "alt": 'A "line" & more', "wide": True, "margin": ""}
+    assert ".drawing .line-mla { stroke: #882804; fill: #eee0d9; }" in svg and "what it is" not in svg
+    assert svg.index("</style>") < svg.index('class="d-paper"') < svg.index('class="line-mla"')
+    assert drawn["text/plain"] == '[drawing: A "line" & more]' and caption == {"text/markdown": "It *rises*.", "text/plain": "It *rises*."}
+
+
+def test_a_drawing_needs_words_and_a_file(drawings, displayed):
+    with pytest.raises(ValueError, match="alt must say what a reader would see"):
+        show.drawing("line", alt=" ")
+    with pytest.raises(ValueError, match=r"name must be a drawing of .* \(line\), got 'lime'"):
+        show.drawing("lime", alt="A line")
+    assert displayed == []
+
+
+def test_every_colour_of_the_drawings_style_is_known():
+    for token in re.findall(r"var\(--([\w-]+)\)", (show.DRAWINGS / "drawing.css").read_text("utf8")):
+        assert re.fullmatch(r"#[0-9a-f]{6}", palette.light(token))
 
 
 # ---- tables and tokens
