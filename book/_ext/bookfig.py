@@ -75,7 +75,8 @@ def put_pictures_beside(app, doctree):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(png)
         width, height = struct.unpack(">II", png[16:24])
-        image = (f'<img class="bookfig-paper" src="{"../" * app.env.docname.count("/")}_images/{name}" width="{width}" height="{height}" loading="lazy" '
+        source = "../" * app.env.docname.count("/") + f"_images/{name}"
+        image = (f'<img class="bookfig-paper" src="{source}" width="{width}" height="{height}" loading="lazy" '
                  f'alt="{escape(figure["layout"]["meta"]["alt"], quote=True)}">')
         node[:] = [nodes.Text(node.astext().replace("<!-- picture -->", image))]
 
