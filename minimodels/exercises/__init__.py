@@ -10,7 +10,7 @@ import math
 import pkgutil
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +127,11 @@ def load(word: str) -> Checks:
 
 
 def agree(a, b, *, tolerance: float) -> bool:
-    """Whether a is b: numbers and tensors within tolerance, sequences and mappings item by item, anything else by equality."""
+    """Whether a is b: numbers and tensors within tolerance, sequences and mappings item by item, anything else by equality.
+
+    A tensor without axes is the number that it holds.
+    """
+    a, b = (value.item() if getattr(value, "shape", None) == () else value for value in (a, b))
     if hasattr(a, "shape") or hasattr(b, "shape"):
         return _same_shape(a, b) and agree(a.tolist(), b.tolist(), tolerance=tolerance)
     if isinstance(a, bool) or isinstance(b, bool) or isinstance(a, str) or isinstance(b, str):
@@ -152,7 +156,9 @@ def _call(name, arguments):
 def _short(value, *, width=80):
     if hasattr(value, "shape"):
         return f"<{type(value).__name__} of shape {tuple(value.shape)}>"
-    if hasattr(value, "state_dict") or callable(value):    # a layer, or a function
+    if hasattr(value, "state_dict"):
+        return "<layer>"    # its name may be the answer
+    if callable(value) or is_dataclass(value):
         return f"<{getattr(value, '__name__', type(value).__name__)}>"
     text = f"{value:.6g}" if isinstance(value, float) else repr(value)
     return text if len(text) <= width else text[: width - 1] + "…"

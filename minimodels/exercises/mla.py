@@ -129,15 +129,15 @@ def _one_w_uv(attention, c_kv, w_uv):
     return absorbed_output(attention, c_kv, w_uv[:1].expand_as(w_uv))
 
 
-# ---- 6.5
+# ---- 6.8
 
 def take_apart(old, new):
-    """What is saved of a cache by each change, as shares of what was there before it, and by all: (scheme, layers, bits, all).
+    """What each change saves of a cache, as if it were the only one, and what all save together: four shares.
 
-    old, new: (layers, values a layer keeps for a token, bits a value).
+    old, new: (layers, values a layer keeps for a token, bits a value); the shares come in this order.
     """
-    scheme, layers, bits = new[1] / old[1], new[0] / old[0], new[2] / old[2]
-    return 1 - scheme, 1 - layers, 1 - bits, 1 - scheme * layers * bits
+    layers, values, bits = (n / o for n, o in zip(new, old))
+    return 1 - layers, 1 - values, 1 - bits, 1 - layers * values * bits
 
 
 def _apart_inputs(rng):
@@ -159,7 +159,7 @@ def _what_is_kept(old, new):
     return tuple(1 - saved for saved in take_apart(old, new))
 
 
-# ---- 6.6 to 6.8: tests that find a bug
+# ---- 6.5 to 6.7: tests that find a bug
 
 CONFIG = ModelConfig(vocab_size=11, d_model=24, n_layers=1, max_seq_len=64, n_heads=3, d_head=8, d_rope=8, d_value=8, d_latent=16,
                      n_experts=0, mtp_depth=0)
@@ -255,6 +255,11 @@ def _wrong_tests(test, *, accepts_all, refuses_all):
             Mutant(function=_upside_down(test), hint="The answers are upside down: True means that the layer is right."))
 
 
+def _points_of_the_first(old, new):
+    layers, values, bits = (n / o for n, o in zip(new, old))
+    return 1 - layers, layers * (1 - values), layers * values * (1 - bits), 1 - layers * values * bits
+
+
 EXERCISES = [
     Exercise(
         solution=cached_values, inputs=_cached_inputs,
@@ -291,10 +296,12 @@ EXERCISES = [
         )),
     Exercise(
         solution=take_apart, inputs=_apart_inputs,
-        hint="Four shares: 1 - values kept a layer, 1 - layers kept, 1 - bits kept, and 1 - all three. What is kept multiplies.",
+        hint="Four shares, in the order of the triples: 1 - layers kept, 1 - values kept, 1 - bits kept, and 1 - all three. What is kept multiplies.",
         mutants=(
             Mutant(function=_savings_added, hint="Savings do not add: each is taken from what the one before has left."),
             Mutant(function=_savings_multiplied, hint="What is kept multiplies, not what is saved."),
+            Mutant(function=_points_of_the_first,
+                   hint="These are points of the old cache, one step after the other. Take each change by itself, as if it were the only one."),
             Mutant(function=_what_is_kept, hint="These are the shares that are kept. What is saved is the rest."),
         )),
     Exercise(
@@ -303,7 +310,7 @@ EXERCISES = [
         mutants=_wrong_tests(depends_on_distance_alone,
                              accepts_all="Do the two readings start at different places? Do you compare more than the first token, "
                                          "which sees only itself?",
-                             refuses_all="Rounding differs between the two readings: give torch.allclose atol=1e-4.")),
+                             refuses_all="Give torch.allclose atol=1e-4, because rounding differs; and move the places, not h.")),
     Exercise(
         solution=scores_are_scaled, inputs=_scaled_inputs, n_trials=10,
         hint="Compare the layer's output with that of mla_by_hand, which divides by sqrt(Dn + Dr): torch.allclose, atol=1e-4.",
@@ -316,5 +323,5 @@ EXERCISES = [
         hint="Pass h[:, t:t+1] at cached_place(t) with one cache for all t, put the outputs together, and compare with layer(h, place).",
         mutants=_wrong_tests(cache_agrees,
                              accepts_all="Without a cache, or by shapes alone, nothing is wrong with it: compare numbers read through one cache.",
-                             refuses_all="Make one cache, before the loop; a new one for each token forgets the others.")),
+                             refuses_all="Make one cache, before the loop. Token t stands at cached_place(t), behind t others. Rounding needs atol=1e-4.")),
 ]
