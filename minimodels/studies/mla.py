@@ -36,9 +36,9 @@ WIDTHS = {96: (6, 16), 192: (6, 32), 384: (12, 32), 768: (12, 64), 1536: (24, 64
 CONTEXTS = (256, 512, 1024, 2048, 4096, 8192)
 
 
-def with_attention(scheme: str) -> ModelConfig:
-    """BASE with this scheme, its feed-forward part widened until the model has as many parameters as with MHA, to a unit of width."""
-    wanted, config = replace(BASE, attention="mha").n_params, replace(BASE, attention=scheme)
+def with_attention(scheme: str, **sizes) -> ModelConfig:
+    """BASE with this scheme and sizes, its feed-forward part widened until it has as many parameters as with MHA, to a unit of width."""
+    wanted, config = replace(BASE, attention="mha").n_params, replace(BASE, attention=scheme, **sizes)
     per_unit = 3 * config.d_model * config.n_layers
     return replace(config, d_ff=config.d_ff + round((wanted - config.n_params) / per_unit))
 
@@ -148,6 +148,10 @@ STUDIES = [
           trials=tuple(Planted(arm=bug or "right", seed=seed, bug=bug, model=with_attention("mla"),
                                training=replace(RECIPE, steps=200, eval_every=50, seed=seed))
                        for bug in (None, *BUGS) for seed in SEEDS[:3])),
+    Study(name="mla-sizes", question="Which of MLA's two parts is too small here, the latent or the rotary key?",
+          trials=tuple(Training(arm=arm, seed=seed, model=with_attention("mla", **sizes),
+                                training=replace(RECIPE, muon_lr=BEST_RATE["mla"], eval_every=300, seed=seed))
+                       for seed in SEEDS[:3] for arm, sizes in {"latent 128": {"d_latent": 128}, "rotary key 16": {"d_rope": 16}}.items())),
     Study(name="mla-live", question="Where does the chapter's short run end, over seeds?",
           trials=tuple(Training(arm=scheme, seed=seed, model=with_attention(scheme), training=replace(LIVE, seed=seed), max_bytes=LIVE_BYTES)
                        for scheme in ("mha", "mla") for seed in range(1, 7))),
