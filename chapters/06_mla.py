@@ -189,7 +189,6 @@ show.drawing("heads",
 #
 # So the key is $(4, 7)$. The query $q = (1, 2)$ meets it with $1 \cdot 4 + 2 \cdot 7 = 18$. Keep that 18.
 #
-#
 # ## Build it
 #
 # ### One: squeeze, keep, rebuild
@@ -229,18 +228,17 @@ print("  MLA", torch.linalg.matrix_rank(many @ w_dkv.T @ up.T).item())
 # reads the 64 through a matrix of its own, so **GQA** without rotation is a special case of **MLA**; you can prove it in
 # exercise 6.10. Whether the freedom is worth anything is a question for the measurement, not for the algebra.
 #
-#
 # ### Two: the keys need not be rebuilt
 #
 # At every step, rebuilding means blowing all $S$ latents up into the keys of all heads, to use each of them once. Look at the
 # score again. It is $q^\top W c$, and you may start from the left:
 #
 # $$q^\top (W c) = (W^\top q)^\top c \tag{6.3}$$
+#
 # With the numbers above, $W^\top q = (7, 2, 2)$, and $(7, 2, 2) \cdot (2, 1, 1) = 14 + 2 + 2 = 18$. The same 18, and no key was
 # made. The query crossed over into the latent's space, *once*, and can now meet as many latents as there are. This is called
 # [absorption](../book/glossary.md#absorption). (Why not multiply the query's own projection with $W$ beforehand? Because the
 # product would have $D \cdot C$ numbers a head, far more than the two matrices that it replaces.)
-#
 #
 # > **Exercise 6.2** (absorb the key's matrix; medium, 10 minutes). Write `absorb_query(q_nope, w_uk)`, so that its scores
 # > against `c_kv` are those of `q_nope` against the rebuilt keys. Shapes: `(B, T, H, Dn)` and `(H, Dn, C)`; result `(B, T, H,
@@ -377,10 +375,10 @@ check.absorb_turned(absorb_turned)
 # </details>
 #
 # ### Four: two lanes
+#
 # DeepSeek's way out is to stop asking one vector for both. Most of a head carries content and knows no position: it can be
 # absorbed. A small second part carries position. Its key is an ordinary rotary key, made from the hidden state and cached
 # *after* turning. It is never rebuilt, so there is nothing to absorb; and to keep it small, all heads share one. Scores add:
-#
 #
 # $$ \mathrm{score}_{t,s,i} = \frac{ q^{nope}_{t,i} \cdot W^{UK}_i c_s + q^{rope}_{t,i} \cdot k^{rope}_s }{ \sqrt{D_n + D_r} } \tag{6.5}$$
 #
@@ -440,11 +438,11 @@ print(f"outputs up to {hand.abs().max():.0f}, equal to 4 decimals")
 
 # %% [markdown]
 # ### Five: decode in the latent's space
+#
 # The values can be absorbed too. A head's output is a mean of $W^{UV} c_s$, weighted by the attention $p_s$. A matrix may be
 # taken out of a sum, so average the *latents*, and apply $W^{UV}$ once, to the result:
 #
 # $$ \sum_s p_s\, W^{UV} c_s = W^{UV} \sum_s p_s\, c_s \tag{6.6}$$
-#
 #
 # > **Exercise 6.4** (absorb the values' matrix; easy, 5 minutes). Write `absorbed_output(attention, c_kv, w_uv)` without making
 # > a value: no tensor of yours may have both an `s` and a `v`. Shapes: `(B, H, T, S)`, `(B, S, C)`, `(H, Dv, C)`; result `(B,
@@ -527,13 +525,14 @@ for name, answer in answers.items():
     print(f"by hand = {name}, to 5 decimals")
 
 # %% [markdown]
-#
 # ## Bugs that still train
 #
 # A wrong attention layer rarely crashes. It learns around its fault, and the loss falls. To see it, we planted three bugs in
 # the four layers of our model and trained each for 200 steps, three seeds each.
 
 # %% tags=["hide-input"]
+from minimodels.studies import recorded
+
 planted = recorded("mla-bugs")
 curves, spread = {}, {}
 for arm in planted["arms"]:
@@ -547,18 +546,23 @@ show.show(show.lines(curves, spread=spread, concept={arm: "dense" if arm == "rig
               "no scale below.", caption=f"Recorded: minimodels study mla-bugs; mean and range of three seeds; {planted['trials'][0]['hardware']}.")
 
 # %%
+def mean_of(key, arm):
+    """Mean of a recorded value over the seeds of an arm."""
+    return statistics.mean(t[key] for t in planted["trials"] if t["arm"] == arm)
+
+
 show.table([{"layer": arm,
-             "bits per byte": statistics.mean(t["bits_per_byte"] for t in planted["trials"] if t["arm"] == arm),
-             "loss, read at once": statistics.mean(t["at_once"] for t in planted["trials"] if t["arm"] == arm),
-             "loss, behind a cache": statistics.mean(t["cached"] for t in planted["trials"] if t["arm"] == arm)}
+             "bits per byte": f"{mean_of('bits_per_byte', arm):.3f}",
+             "loss, read at once": f"{mean_of('at_once', arm):.3f}",
+             "loss, behind a cache": f"{mean_of('cached', arm):.3f}"}
             for arm in planted["arms"]])
 
 # %% [markdown]
-# All of them learn. *Halves for pairs* ends two percent worse, which you would see beside the right curve, if you had one. *No scale* ends one percent
-# **better** than the right layer, with every seed: its scores are five times as large ($\sqrt{24} = 4.9$), so attention finds its targets sooner. That
-# may not last in a longer run; a loss curve of this one would tell you to keep the bug. And *cached before the norm* has exactly the right
-# curve, because training has no cache. Behind a cache it reads worse, and only there.
-#
+# All of them learn. *Halves for pairs* ends two percent worse, which you would see beside the right curve, if you had one. *No
+# scale* ends one percent **better** than the right layer, with every seed: its scores are five times as large ($\sqrt{24} =
+# 4.9$), and perhaps attention finds its targets sooner for that. It may not last in a longer run; but the loss curve of this
+# one tells you to keep the bug. And *cached before the norm* has exactly the right curve, because training has no cache. Behind
+# a cache it reads worse, and only there.
 #
 # > **Bugs that still train.**
 # > - **Halves for pairs.** The query rotates neighbours, $(x_0, x_1)$, and the key halves, $(x_0, x_4)$. Both layouts exist in
@@ -568,9 +572,9 @@ show.table([{"layer": arm,
 # > - **Cached before the norm.** Training has no cache, so its loss is exactly right. Generation reads latents of the wrong
 # >   size.
 #
-# No loss curve is a test. Three kinds of test find nearly everything: a *symmetry* that must hold, *parity* with something slow
-# and plain, and *consistency* between two ways to the same answer. You write one of each. Every check below hands your test a
-# number of layers, some right and some spoilt, and compares your verdicts. `True` means that the layer is right.
+# No loss curve is a test. Three kinds of test catch most of these bugs: a *symmetry* that must hold, *parity* with something
+# slow and plain, and *consistency* between two ways to the same answer. You write one of each. Every check below hands your
+# test a number of layers, some right and some spoilt, and compares your verdicts. `True` means that the layer is right.
 #
 # > **Exercise 6.5** (symmetry; medium, 10 minutes). With RoPE only distances count, so moving a whole text must change nothing.
 # > Write `depends_on_distance_alone(layer, h, place_at)`. `place_at(start, T)` gives the places of `T` tokens from position
@@ -691,7 +695,6 @@ show.show(show.lines({"MLA": (queries, [n["naive"] / n["absorbed"] for n in rati
 # And look at the third number. Absorbed **MLA** multiplies four times as much as **MHA** would, to read a fiftieth of its
 # memory. Less to read, more to compute: which of the two holds a machine up is a matter of the machine, and has to be timed.
 #
-#
 # ## Time it
 #
 # One token, one layer, on your machine: model width 384, twelve heads of 32, a latent of 128 and a rotary key of 16, so
@@ -732,8 +735,6 @@ for S in (1024, 8192):
 # that of absorbed **MLA**. Above 1, **MLA** is faster.
 
 # %% tags=["hide-input"]
-from minimodels.studies import recorded
-
 decoding = recorded("mla-decoding")
 curves = {}
 for trial in decoding["trials"]:
@@ -783,14 +784,15 @@ batches = Batches(data.train, batch_size=LIVE.batch_size,
 # %% tags=["nbval-ignore-output"]
 live = show.Live(alt="Two falling curves, MHA and MLA, nearly on top of each other.",
                  caption="This run: 60 steps each, live on this machine.")
-models, losses = {}, {}
+models, losses, speed = {}, {}, {}
 for name in ("mha", "mla"):
     torch.manual_seed(0)
     models[name] = Transformer(with_attention(name))
-    losses[name] = [], []
+    losses[name], speed[name] = ([], []), []
     for record in train(models[name], batches, LIVE):
         losses[name][0].append(record.step)
         losses[name][1].append(record.loss)
+        speed[name].append(record.tokens_per_s)
         if record.step % 20 == 0:
             live.draw(show.lines({k.upper(): xy for k, xy in losses.items()},
                                  x="step", y="loss, nats per token",
@@ -801,6 +803,8 @@ for name, model in models.items():
     score = evaluate(model, data.valid, n_bytes=data.valid_bytes,
                      seq_len=LIVE.seq_len)
     print(lab.band("mla", f"{name} after 60 steps", score.bits_per_byte))
+mha, mla = (statistics.median(speed[name]) for name in ("mha", "mla"))
+print(f"training: MLA {mla:,.0f} tokens per second, {mla / mha:.2f} of MHA")
 
 # %% [markdown]
 # Sixty steps of one seed decide nothing. The recorded runs have ten times as many steps, on the whole standard library, with
@@ -822,9 +826,9 @@ for arm, name in names.items():
     runs = [t for t in quality["trials"] if t["arm"] == arm]
     paired = [t["bits_per_byte"] - m for t, m in zip(runs, scores["MHA"])]
     rows.append({"scheme": name, "values a layer": runs[0]["cached_values_per_layer"],
-                 "mean": statistics.mean(scores[name]),
-                 "to MHA, same seed": f"{statistics.mean(paired):+.4f}",
-                 "range of that": f"{min(paired):+.4f} to {max(paired):+.4f}"})
+                 "mean, bits per byte": f"{statistics.mean(scores[name]):.4f}",
+                 "more than MHA, same seed": f"{statistics.mean(paired):+.4f}",
+                 "over five seeds": f"{min(paired):+.4f} to {max(paired):+.4f}"})
 show.table(rows)
 
 # %% [markdown]
@@ -889,7 +893,6 @@ print(f"128 heads of 128 would keep {2 * 128 * 128:,}")
 # against 21.5 billion). How much of the difference is due to what, no table answers. Nor does V2 have one that sets **MLA**
 # beside **GQA**, the scheme that other large models use. Ours above does, at a very small size.
 #
-#
 # ## The most famous percentage, taken apart
 #
 # V2's abstract says that its cache is 93.3 percent smaller than that of DeepSeek's earlier model of 67 billion parameters. It
@@ -922,7 +925,6 @@ check.take_apart(take_apart)
 # take_apart((95, 2 * 8 * 128, 16), (60, 512 + 64, 6))
 # ```
 #
-#
 # </details>
 
 # %%
@@ -943,7 +945,6 @@ show.show(show.bars({name: 100 * share for name, share in steps.items()}, unit="
 # %% [markdown]
 # Latent attention alone leaves 28 percent of the old cache. Fewer layers make it 18, and six bits 6.7. Before the six bits the
 # saving is 82 percent; that figure is sometimes given to **MLA**, but it includes the thinner stack of layers.
-#
 #
 # ## Does it pay here?
 #
@@ -993,7 +994,6 @@ show.show(show.bars({name: 100 * share for name, share in steps.items()}, unit="
 #   right at the first token alone.
 
 # %% [markdown]
-#
 # > **Takeaways**
 # > 1. A cache is a choice: keep results, or keep what makes them. **MLA** keeps $C + D_r$ numbers a token and layer, whatever
 # >    the number of heads.
@@ -1059,7 +1059,6 @@ show.show(show.bars({name: 100 * share for name, share in steps.items()}, unit="
 # express everything that **GQA** can, and more. With rotation the proof breaks down: a turned key is $R_s W h_s$, and no fixed
 # matrix on a latent can make the $R_s$, which differs from token to token. That is section three again.
 #
-#
 # </details>
 #
 # > **Exercise 6.11** (surgery, then healing; hard, 2 hours). `squeeze` in `minimodels.studies.mla` cuts a trained **MHA**
@@ -1103,7 +1102,6 @@ show.show(show.bars({name: 100 * share for name, share in steps.items()}, unit="
 #
 # We have not recorded this one: your numbers are the answer. Look also at the singular values of the free one's keys and values
 # afterwards. If the other directions fill again, a low rank has to be built in, which is what a latent does.
-#
 #
 # </details>
 #
