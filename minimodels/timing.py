@@ -16,15 +16,14 @@ def interleaved(functions: dict[str, Callable[[], object]], *, rounds: int = 7, 
     """Milliseconds of one call of each function, one figure a round.
 
     In every round each function runs in turn, as often as fills least_ms, so that a slow moment of the machine meets all of them.
-    A first round warms up and is not kept. Compare within a round, and report medians with the range. threads: of torch; with one,
+    Compare within a round, and report medians with the range. threads: of torch; with one,
     other programs disturb least.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        for function in functions.values():
-            function()
-        n_calls = {name: max(1, round(least_ms / _ms(function, 1))) for name, function in functions.items()}
+        # the first call warms up; of three, the fastest says how many calls fill a round
+        n_calls = {name: max(1, round(least_ms / min(_ms(function, 1) for _ in range(3)))) for name, function in functions.items()}
         times = {name: [] for name in functions}
         for _ in range(rounds):
             for name, function in functions.items():

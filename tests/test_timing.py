@@ -15,8 +15,8 @@ def test_a_sleep_takes_as_long_as_it_says_and_functions_take_turns():
     times = interleaved({"short": lambda: (calls.append("s"), time.sleep(0.004)), "long": lambda: (calls.append("l"), time.sleep(0.012))},
                         rounds=3, least_ms=1)
     assert [len(each) for each in times.values()] == [3, 3]
-    assert all(4 <= ms < 40 for ms in times["short"]) and all(12 <= ms < 60 for ms in times["long"])
-    assert "".join(calls) == "sl" * 5    # a warm-up, a first look, three rounds
+    assert 4 <= min(times["short"]) < 40 and 12 <= min(times["long"]) < 60    # a busy machine may sleep longer, once or twice
+    assert "".join(calls) == "sss" + "lll" + "sl" * 3    # three looks at each, then three rounds
 
 
 def test_a_quick_function_is_called_often_enough_to_be_measured():
