@@ -88,9 +88,10 @@ print(lab.tier())
 # > **Before you read on.** At V3's sizes **MHA** keeps 32,768 numbers for each token in each layer. What share of them does
 # > **MLA** keep: about a half, 13 percent, 5 percent, or less?
 # >
-# > <details><summary>What we found</summary> **1.8 percent.** 576 of 32,768, and the 576 stay whatever the number of heads. The press's range is too *high* for V3, not too low. What it may
-# > compare is the subject of the [verdict](#The-claims-again).
+# > <details><summary>What we found</summary>
 # >
+# > **1.8 percent.** 576 of 32,768, and the 576 stay whatever the number of heads. The press's range is too *high* for V3, not
+# > too low. What it may compare is the subject of the [verdict](#The-claims-again).
 # >
 # > </details>
 #
@@ -468,6 +469,7 @@ check.absorbed_output(absorbed_output)
 # The check compares numbers, so it cannot see whether you made a value. You can.
 #
 # </details>
+#
 # Put both together and nothing is ever rebuilt. What remains looks like MQA with one very wide key, $C + D_r$, for all heads.
 # There is a twist: MQA keeps a key *and* a value. Here the same latent serves as both, and that is why 576 numbers are enough.
 
@@ -654,6 +656,7 @@ check.cache_agrees(cache_agrees)
 # ```
 #
 # </details>
+#
 # ## Count, before you time
 #
 # The two paths give the same numbers and cost different work. For $T$ queries over $S$ cached tokens, a head multiplies
@@ -769,8 +772,10 @@ show.table([{"model width": int(name.split()[1]),
 # > **Before you read on.** In bits per byte of unseen text (less is better): which order will the four come in, and how far is
 # > the best from the worst?
 # >
-# > <details><summary>What we found</summary> **MHA, GQA, MLA, MQA.** In the mean of five seeds; from first to last it is 1.2 percent. **MHA** is first with every seed; the
-# > order of **GQA**, **MLA** and **MQA** depends on the seed.
+# > <details><summary>What we found</summary>
+# >
+# > **MHA, GQA, MLA, MQA.** In the mean of five seeds; from first to last it is 1.2 percent. **MHA** is first with every seed;
+# > the order of **GQA**, **MLA** and **MQA** depends on the seed.
 # >
 # > </details>
 #
@@ -955,6 +960,7 @@ check.take_apart(take_apart)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
+#
 # What is *kept* multiplies.
 #
 # ```python

@@ -152,5 +152,5 @@ def _alone(trial):
 
 def _timed(trial):
     here = lab.machine()
-    hardware = f"{here['cpu']}, {here['cores']} cores, {here['threads']} threads, torch {here['torch']}, Python {here['python']}"
+    hardware = f"{here['cpu']}, {here['cores']} cores, {here['threads']} thread{'s' * (here['threads'] > 1)}, torch {here['torch']}, Python {here['python']}"
     return {"arm": trial.arm, "seed": trial.seed, "commit": lab.commit(), "hardware": hardware} | trial.run()
