@@ -91,7 +91,7 @@ print(lab.tier())
 # > <details><summary>What we found</summary>
 # >
 # > **1.8 percent.** 576 of 32,768, and the 576 stay whatever the number of heads. The press's range is too *high* for V3, not
-# > too low. What it may compare is the subject of the [verdict](#The-claims-again).
+# > too low; the [verdict](#The-claims-again) looks for what it may have compared.
 # >
 # > </details>
 #
@@ -312,7 +312,7 @@ print(f"wrong by up to {(rebuilt - absorbed).abs().max():.1f}, "
 # is **MHA**'s cache again. So the key stays $R_s W c_s$, with a rotation $R_s$ for its position $s$, and the query is $R_t q$.
 # Transposing a turn turns back, and turns add up, so
 #
-# $$ (R_t q)^\top (R_s W c_s) = q^\top \, R_t^\top R_s W \, c_s = q^\top \, R_{s-t} W \, c_s \tag{6.4}$$
+# $$\begin{aligned} (R_t q)^\top (R_s W c_s) &= q^\top R_t^\top R_s W c_s \\ &= q^\top R_{s-t} W \, c_s \end{aligned} \tag{6.4}$$
 #
 # The matrix to absorb is $R_{s-t} W$, and it is another one at every distance. How different?
 
@@ -325,7 +325,7 @@ for distance in range(65):
     R = torch.stack([cos, -sin, sin, cos], -1).unflatten(-1, (2, 2))
     turned = R @ w
     differs.append(((turned - w).norm() / w.norm()).item())
-print(f"at distance 1: {differs[1]:.0%}; at distance 64: {differs[64]:.0%}")
+print(f"at distance 1: {differs[1]:.0%}; at 64: {differs[64]:.0%}")
 
 # %% tags=["hide-input"]
 show.show(show.lines({"MLA": (list(range(65)), [100 * d for d in differs])},
@@ -379,9 +379,10 @@ check.absorb_turned(absorb_turned)
 #
 # DeepSeek's way out is to stop asking one vector for both. Most of a head carries content and knows no position: it can be
 # absorbed. A small second part carries position. Its key is an ordinary rotary key, made from the hidden state and cached
-# *after* turning. It is never rebuilt, so there is nothing to absorb; and to keep it small, all heads share one. Scores add:
+# *after* turning. It is never rebuilt, so there is nothing to absorb; and to keep it small, all heads share one. The two scores
+# add:
 #
-# $$ \mathrm{score}_{t,s,i} = \frac{ q^{nope}_{t,i} \cdot W^{UK}_i c_s + q^{rope}_{t,i} \cdot k^{rope}_s }{ \sqrt{D_n + D_r} } \tag{6.5}$$
+# $$ \frac{ q^{nope}_{t,i} \cdot W^{UK}_i c_s + q^{rope}_{t,i} \cdot k^{rope}_s }{ \sqrt{D_n + D_r} } \tag{6.5}$$
 #
 # This is what **decoupled RoPE** means. The sum is one product of two joined vectors, $D_n + D_r$ long, hence the root.
 
@@ -483,12 +484,14 @@ show.drawing("absorb", wide=True,
 def decode_by_hand(layer, h_new, turn_new, cached):
     """One new token; cached: (B, S, C + Dr), its own entry last."""
     H, Dn, Dv, Dr = layer.n_heads, layer.d_head, layer.d_value, layer.d_rope
-    q_nope, q_rope = layer.w_q(h_new).unflatten(-1, (H, -1)).split([Dn, Dr], -1)
+    q = layer.w_q(h_new).unflatten(-1, (H, -1))              # (B, 1, H, Dn + Dr)
+    q_nope, q_rope = q.split([Dn, Dr], -1)
+    q_rope = rotate(q_rope, turn_new)
     c_kv, k_rope = cached.split([layer.w_ukv.in_features, Dr], -1)
     w_uk, w_uv = layer.w_ukv.weight.unflatten(0, (H, -1)).split([Dn, Dv], 1)
     q_absorbed = einsum("bthn,hnc->bthc", q_nope, w_uk)      # (B, 1, H, C)
     score = einsum("bthc,bsc->bhts", q_absorbed, c_kv)       # (B, H, 1, S)
-    score = score + einsum("bthr,bsr->bhts", rotate(q_rope, turn_new), k_rope)
+    score = score + einsum("bthr,bsr->bhts", q_rope, k_rope)
     attention = (score / (Dn + Dr)**0.5).softmax(-1)
     o_latent = einsum("bhts,bsc->bthc", attention, c_kv)     # (B, 1, H, C)
     o = einsum("bthc,hvc->bthv", o_latent, w_uv)             # (B, 1, H, Dv)
@@ -516,7 +519,7 @@ print("caught:", tuple(caught["h"].shape), "in,", tuple(caught["out"].shape), "o
 h = caught["h"]
 with torch.no_grad():
     hand = mla_by_hand(layer, h, place.turn)
-    kept = layer.latent(h, place)                            # (B, S, C + Dr)
+    kept = layer.latent(h, place)                         # (B, S, C + Dr)
     last = decode_by_hand(layer, h[:, -1:], place.turn[:, -1:], kept)
     answers = {"package, naive": layer(h, place, absorb=False),
                "package, absorbed": layer(h, place, absorb=True),
@@ -550,7 +553,8 @@ show.show(show.lines(curves, spread=spread, concept={arm: "dense" if arm == "rig
 # %%
 def mean_of(key, arm):
     """Mean of a recorded value over the seeds of an arm."""
-    return statistics.mean(t[key] for t in planted["trials"] if t["arm"] == arm)
+    runs = [t for t in planted["trials"] if t["arm"] == arm]
+    return statistics.mean(t[key] for t in runs)
 
 
 show.table([{"layer": arm,
@@ -659,9 +663,10 @@ check.cache_agrees(cache_agrees)
 #
 # ## Count, before you time
 #
-# The two paths give the same numbers and cost different work. For $T$ queries over $S$ cached tokens, a head multiplies
+# The two paths give the same numbers and cost different work. With $U = D_n + D_v$, a head multiplies, for $T$ queries over $S$
+# cached tokens,
 #
-# $$\begin{aligned} \text{naive} &: \; T S (D_n + D_v + D_r) + S C (D_n + D_v) \\ \text{absorbed} &: \; T S (2 C + D_r) + T C (D_n + D_v) \\ \text{MHA} &: \; T S (D_n + D_v) \end{aligned} \tag{6.7}$$
+# $$\begin{aligned} \text{naive} \; & T S (U + D_r) + S C U \\ \text{absorbed} \; & T S (2 C + D_r) + T C U \\ \text{MHA} \; & T S U \end{aligned} \tag{6.7}$$
 #
 # The naive path pays to rebuild $S$ keys and values, however few queries there are. The absorbed path has nothing to rebuild,
 # but each pair of tokens costs more, because the latent is wider than a head: $2 \cdot 512 + 64 = 1{,}088$ in V3, instead of
@@ -729,9 +734,10 @@ show.show(show.lines({name: (list(CONTEXTS), [ms[S][name] for S in CONTEXTS]) fo
 # %% tags=["nbval-ignore-output"]
 for S in (1024, 8192):
     t = ms[S]
-    print(f"{S:,} tokens: absorbed MLA {t['MLA absorbed']:.2f} ms; naive takes "
-          f"{t['MLA naive'] / t['MLA absorbed']:.1f} times as long, "
-          f"MHA {t['MHA'] / t['MLA absorbed']:.1f}, GQA {t['GQA'] / t['MLA absorbed']:.1f}")
+    times = {name: t[name] / t["MLA absorbed"] for name in t}
+    print(f"{S:,} tokens: absorbed MLA {t['MLA absorbed']:.2f} ms; "
+          f"naive takes {times['MLA naive']:.1f} times as long, "
+          f"MHA {times['MHA']:.1f}, GQA {times['GQA']:.1f}")
 
 # %% [markdown]
 # How this comes out depends on width. The same measurement, recorded at five model widths, gives the ratio of **GQA**'s time to
@@ -752,7 +758,8 @@ show.show(show.lines(curves | {"equal": (list(CONTEXTS), [1.0] * len(CONTEXTS))}
 
 # %%
 show.table([{"model width": int(name.split()[1]),
-             **{f"at {S:,}": f"{r:.2f}" for S, r in zip(*curve) if S >= 1024}}
+             **{f"at {S:,}": f"{r:.2f}" for S, r in zip(*curve)
+                if S >= 1024}}
             for name, curve in curves.items()])
 
 # %% [markdown]
@@ -792,20 +799,19 @@ batches = Batches(data.train, batch_size=LIVE.batch_size,
                   seq_len=LIVE.seq_len, seed=0)
 
 # %% tags=["nbval-ignore-output"]
-live = show.Live(alt="Two falling curves, MHA and MLA, nearly on top of each other.",
-                 caption="This run: 60 steps each, live on this machine.")
-models, losses, speed = {}, {}, {}
+live = show.Live(alt="Two falling curves, MHA and MLA, hardly apart.",
+                 caption="This run: 60 steps each, on this machine.")
+models, losses = {}, {}
 for name in ("mha", "mla"):
     torch.manual_seed(0)
     models[name] = Transformer(with_attention(name))
-    losses[name], speed[name] = ([], []), []
+    losses[name] = [], []
     for record in train(models[name], batches, LIVE):
         losses[name][0].append(record.step)
         losses[name][1].append(record.loss)
-        speed[name].append(record.tokens_per_s)
         if record.step % 20 == 0:
-            live.draw(show.lines({k.upper(): xy for k, xy in losses.items()},
-                                 x="step", y="loss, nats per token",
+            seen = {k.upper(): xy for k, xy in losses.items()}
+            live.draw(show.lines(seen, x="step", y="loss, nats per token",
                                  title="MHA and MLA learn side by side"))
 
 # %% tags=["nbval-ignore-output"]
@@ -813,8 +819,25 @@ for name, model in models.items():
     score = evaluate(model, data.valid, n_bytes=data.valid_bytes,
                      seq_len=LIVE.seq_len)
     print(lab.band("mla", f"{name} after 60 steps", score.bits_per_byte))
-mha, mla = (statistics.median(speed[name]) for name in ("mha", "mla"))
-print(f"training: MLA {mla:,.0f} tokens per second, {mla / mha:.2f} of MHA")
+
+# %% [markdown]
+# And how long does a step of training take, in turns, forward and backward, on one thread?
+
+# %% tags=["nbval-ignore-output"]
+from minimodels.mtp import losses as losses_by_depth
+
+
+def step_of(model):
+    """A function that runs one batch forward and backward."""
+    tokens = batches.at(0)
+    return lambda: losses_by_depth(model(tokens), tokens)[0].backward()
+
+
+step_ms = interleaved({name: step_of(m) for name, m in models.items()},
+                      rounds=5)
+ratios = [mla / mha for mha, mla in zip(step_ms["mha"], step_ms["mla"])]
+print(f"MLA takes {statistics.median(ratios):.2f} times as long as MHA "
+      f"({min(ratios):.2f} to {max(ratios):.2f} over five rounds)")
 
 # %% [markdown]
 # Sixty steps of one seed decide nothing. The recorded runs have ten times as many steps, on the whole standard library, with
@@ -836,10 +859,12 @@ rows = []
 for arm, name in names.items():
     runs = [t for t in quality["trials"] if t["arm"] == arm]
     paired = [t["bits_per_byte"] - m for t, m in zip(runs, scores["MHA"])]
-    rows.append({"scheme": name, "values a layer": runs[0]["cached_values_per_layer"],
-                 "mean, bits per byte": f"{statistics.mean(scores[name]):.4f}",
-                 "more than MHA, same seed": f"{statistics.mean(paired):+.4f}",
-                 "over five seeds": f"{min(paired):+.4f} to {max(paired):+.4f}"})
+    rows.append({
+        "scheme": name,
+        "values a layer": runs[0]["cached_values_per_layer"],
+        "mean, bits per byte": f"{statistics.mean(scores[name]):.4f}",
+        "more than MHA, same seed": f"{statistics.mean(paired):+.4f}",
+        "over five seeds": f"{min(paired):+.4f} to {max(paired):+.4f}"})
 show.table(rows)
 
 # %% [markdown]
@@ -857,8 +882,8 @@ show.table(rows)
 
 # %% tags=["hide-input"]
 squeezed = [t["squeezed"] for t in quality["trials"] if t["arm"] == "mha"]
-latents = [int(C) for C in squeezed[0]]
-by_latent = list(zip(*(each.values() for each in squeezed)))
+latents = [int(C) for C in squeezed[0] if int(C) >= 16]
+by_latent = [[each[str(C)] for each in squeezed] for C in latents]
 whole = statistics.mean(scores["MHA"])
 show.show(show.lines({"MHA, squeezed afterwards": (latents, [statistics.mean(b) for b in by_latent]),
                       "MHA, whole": (latents, [whole] * len(latents)),
@@ -879,15 +904,15 @@ show.show(show.lines({"MHA, squeezed afterwards": (latents, [statistics.mean(b) 
 
 # %%
 sizes = recorded("mla-sizes")["trials"]
-arms = {"MLA as above": [t for t in quality["trials"] if t["arm"] == "mla"],
-        "latent of 128": [t for t in sizes if t["arm"] == "latent 128"],
-        "rotary key of 16": [t for t in sizes if t["arm"] == "rotary key 16"]}
 rows = []
-for name, runs in arms.items():
-    more = [t["bits_per_byte"] - m for t, m in zip(runs[:3], scores["MHA"])]
-    rows.append({"model": name, "values a layer": runs[0]["cached_values_per_layer"],
-                 "more than MHA, three seeds": f"{statistics.mean(more):+.4f}",
-                 "range": f"{min(more):+.4f} to {max(more):+.4f}"})
+for arm in ("mla", "latent 128", "rotary key 16"):
+    runs = [t for t in quality["trials"] + sizes if t["arm"] == arm][:3]
+    more = [t["bits_per_byte"] - m for t, m in zip(runs, scores["MHA"])]
+    rows.append({
+        "model": {"mla": "MLA as above"}.get(arm, f"MLA, {arm}"),
+        "values a layer": runs[0]["cached_values_per_layer"],
+        "more than MHA, three seeds": f"{statistics.mean(more):+.4f}",
+        "range": f"{min(more):+.4f} to {max(more):+.4f}"})
 show.table(rows)
 
 # %% [markdown]
@@ -998,8 +1023,8 @@ show.show(show.bars({name: 100 * share for name, share in steps.items()}, unit="
 # >
 # > - **At equal parameters and tokens:** 0.016 bits per byte more than **MHA** (five seeds: 0.007 to 0.027), with 28 percent of
 # >   its cache. **GQA** with two groups loses 0.010, with 25 percent.
-# > - **At equal wall clock:** worse again, because two small products take longer than one; how much, the live run above
-# >   prints.
+# > - **At equal wall clock:** worse again: a step of training takes longer, because two small products stand where one did. The
+# >   live run above prints by how much.
 # > - **To decode:** from model width 384 and four thousand tokens on, absorbed **MLA** is faster than **GQA** with three heads
 # >   a group, on one thread of our processor. Below that, it is not.
 # > - **At DeepSeek's scale:** the cache of one conversation of 128K tokens falls from 524 GB to 9. With 128 heads there is no

@@ -89,7 +89,7 @@ def dots(values, *, title, unit, concept=None):
         fig.add_scatter(x=[mean], y=[name], mode="markers+text", text=[say(mean)], textposition="top center", hoverinfo="skip",
                         marker={"color": color, "symbol": "line-ns-open", "size": 22, "line": {"width": 2}}, showlegend=False)
     fig.update_layout(title=title, height=150 + 48 * len(values), xaxis={"title": unit},
-                      yaxis={"autorange": "reversed", "showgrid": False})
+                      yaxis={"range": [len(values) - 0.5, -0.8], "showgrid": False})    # first on top, and room for its mean
     return fig
 
 

@@ -258,3 +258,15 @@ def test_experts_that_do_not_fit_are_refused(experts, message):
 def test_experts_have_different_hues(n_experts):
     hues = [re.search(r"--hue:(\d+)", show._chip("", e, n_experts))[1] for e in range(n_experts)]
     assert len(set(hues)) == n_experts
+
+
+def test_dots_show_every_seed_and_their_mean_with_the_first_row_on_top():
+    fig = show.dots({"MHA": [1.0, 2.0, 6.0], "MLA": [4.0]}, title="A finding", unit="bits per byte")
+    stored = show.figure_json(fig, alt="dots")
+    seeds, mean = stored["data"][0], stored["data"][1]
+    assert seeds["x"] == [1.0, 2.0, 6.0] and seeds["y"] == ["MHA"] * 3 and mean["x"] == [3.0] and mean["text"] == ["3"]
+    assert stored["data"][0]["marker"]["color"] == show.COLORS["attn"][0] and stored["data"][2]["marker"]["color"] == show.COLORS["mla"][0]
+    bottom, top = stored["layout"]["yaxis"]["range"]
+    assert bottom > 1 and top < 0    # two rows, 0 and 1, and room for the mean above the first
+    with pytest.raises(ValueError, match="at least one row, and each row a number"):
+        show.dots({"MHA": []}, title="A finding", unit="bits")
