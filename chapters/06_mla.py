@@ -3,7 +3,7 @@
 #   book:
 #     number: 6
 #     reading: 80 min
-#     cpu: 60 s, 1 GB
+#     cpu: 40 s, 0.8 GB
 #     needs: "attention and the KV cache, in outline; two paragraphs recall them"
 #     terms:
 #       mla: [c_kv, k_rope]
@@ -1045,10 +1045,11 @@ show.show(show.bars({name: 100 * share for name, share in steps.items()}, unit="
 # >
 # > Source: [DeepSeek-V2, Table 9](../book/references.md#deepseek-v2); [ISCA 2025, Table 1](../book/references.md#isca-2025).
 #
-# > **Claim C61 · with a caveat.** *Latent attention makes inference cheaper.* V2 generates up to 5.76 times as many tokens a
-# > second as the 67B model. But its layers are fewer and its active parameters too, its weights are in FP8, and its cache has
-# > six bits a number. By itself **MLA** saves 72 percent of a layer's cache beside that model's **GQA**, and multiplies more
-# > for it.
+# > **Claim C61 · with a caveat.** *Latent attention makes inference cheaper.*
+# >
+# > V2 generates up to 5.76 times as many tokens a second as the 67B model. But its layers are fewer and its active parameters
+# > too, its weights are in FP8, and its cache has six bits a number. By itself **MLA** saves 72 percent of a layer's cache
+# > beside that model's **GQA**, and multiplies more for it.
 # >
 # > *It would have been right to say:* latent attention cut a layer's cache by 72 percent beside the older model's **GQA**;
 # > fewer layers and fewer bits did the rest of the 93.3 percent. How much cheaper that makes an answer depends on what else
