@@ -156,5 +156,5 @@ STUDIES = [
           trials=tuple(Training(arm=scheme, seed=seed, model=with_attention(scheme), training=replace(LIVE, seed=seed), max_bytes=LIVE_BYTES)
                        for scheme in ("mha", "mla") for seed in range(1, 7))),
     Study(name="mla-decoding", question="How long does one decoded token take in one attention layer, by width and context?", is_timing=True,
-          trials=tuple(Decoding(arm=f"D={width}", seed=0, width=width) for width in WIDTHS)),
+          trials=tuple(Decoding(arm=f"D={width}", seed=seed, width=width) for seed in range(3) for width in WIDTHS)),
 ]
