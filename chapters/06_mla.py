@@ -565,16 +565,16 @@ show.table([{"layer": arm,
 
 # %% [markdown]
 # All of them learn. *Halves for pairs* ends two percent worse, which you would see beside the right curve, if you had one. *No
-# scale* ends one percent **better** than the right layer, with every seed: its scores are five times as large ($\sqrt{24} =
-# 4.9$), and perhaps attention finds its targets sooner for that. It may not last in a longer run; but the loss curve of this
-# one tells you to keep the bug. And *cached before the norm* has exactly the right curve, because training has no cache. Behind
-# a cache it reads worse, and only there.
+# scale* ends one percent **better** than the right layer, with every seed: its scores are multiplied by five times as much
+# ($\sqrt{24} = 4.9$), and perhaps attention finds its targets sooner for that. A longer run might undo the lead. This run's
+# curve would have you keep the bug. And *cached before the norm* has exactly the right curve, because training has no cache.
+# Behind a cache it reads worse, and only there.
 #
 # > **Bugs that still train.**
 # > - **Halves for pairs.** The query rotates neighbours, $(x_0, x_1)$, and the key halves, $(x_0, x_4)$. Both layouts exist in
 # >   public code. Scores then depend on where a text stands, not on distances alone.
-# > - **No scale.** The factor $1/\sqrt{D_n + D_r}$ is missing, or it is $1/\sqrt{D_n}$. Scores are too large by that factor,
-# >   and training makes do.
+# > - **No scale.** The factor $1/\sqrt{D_n + D_r}$ is missing, or it is $1/\sqrt{D_n}$. Scores are too large, here by
+# >   $\sqrt{24} = 4.9$ or $\sqrt{24/16} = 1.2$, and training makes do.
 # > - **Cached before the norm.** Training has no cache, so its loss is exactly right. Generation reads latents of the wrong
 # >   size.
 #
@@ -700,13 +700,13 @@ show.show(show.lines({"MLA": (queries, [n["naive"] / n["absorbed"] for n in rati
 # the MQA mode ([DeepSeek-V3.2-Exp](../book/references.md#deepseek-v32-exp), appendix A). Our package counts, and takes the
 # cheaper.
 #
-# And look at the third number. Absorbed **MLA** multiplies four times as much as **MHA** would, to read a fiftieth of its
-# memory. Less to read, more to compute: which of the two holds a machine up is a matter of the machine, and has to be timed.
+# And look at the third number. Absorbed **MLA** multiplies four times as much as **MHA** would, to read 1/57 of its memory.
+# Less to read, more to compute: which of the two is the bottleneck depends on the machine, so time it.
 #
 # ## Time it
 # One token, one layer, on your machine: model width 1,536, twenty-four heads of 64, a latent of 256 and a rotary key of 32.
-# These are DeepSeek's ratios. **GQA** has eight groups, and so 3.6 times as much to keep as **MLA**, as it would have in V3.
-# The five ways are timed in turns, on one thread, so that a busy moment slows all alike.
+# Latent and rotary key have DeepSeek's ratios to a head. **GQA** has eight groups, and so 3.6 times as much to keep as **MLA**,
+# as it would have in V3. The five ways are timed in turns, on one thread, so that a busy moment slows all alike.
 
 # %% tags=["nbval-ignore-output"]
 from minimodels.studies.mla import CONTEXTS, schemes_at
@@ -718,16 +718,16 @@ for S in CONTEXTS:
              for name, (config, absorb) in schemes_at(1536).items()}
     ms[S] = {name: statistics.median(times)
              for name, times in interleaved(steps, rounds=5).items()}
-show.table([{"context": S} | {n: f"{t:.2f} ms" for n, t in ms[S].items()}
-            for S in CONTEXTS])
+show.table([{"context": S} | {n: round(t, 2) for n, t in ms[S].items()}
+            for S in CONTEXTS], caption="Milliseconds a token and layer.")
 
 # %% tags=["hide-input", "nbval-ignore-output"]
 show.show(show.lines({name: (list(CONTEXTS), [ms[S][name] for S in CONTEXTS]) for name in ms[256]},
                      x="tokens in the cache", y="milliseconds a token and layer", log_x=True, log_y=True,
                      concept={"MLA naive": "mla", "MLA absorbed": "mla", "MHA": "mha", "GQA": "gqa", "MQA": "mqa"},
                      title="Absorbing keeps decoding cheap; rebuilding does not"),
-          alt="Naive MLA rises steeply above all others. Absorbed MLA lies beside MHA for short contexts and below it for long ones; "
-              "GQA and MQA stay lower for most contexts.",
+          alt="Naive MLA rises steeply above all others. Absorbed MLA stays below MHA; GQA is lower than absorbed MLA "
+              "for short contexts and higher for long ones; MQA is lowest.",
           caption="This run, on this machine; medians of five rounds.")
 
 # %% tags=["nbval-ignore-output"]
@@ -739,8 +739,8 @@ for S in (1024, 8192):
           f"MHA {times['MHA']:.1f}, GQA {times['GQA']:.1f}")
 
 # %% [markdown]
-# How this comes out depends on width. The same measurement, recorded at five model widths, gives the ratio of **GQA**'s time to
-# that of absorbed **MLA**. Above 1, **MLA** is faster.
+# How this comes out depends on the model's size. The same measurement, recorded at five model widths (heads and their width
+# grow along), gives the ratio of **GQA**'s time to that of absorbed **MLA**. Above 1, **MLA** is faster.
 
 # %% tags=["hide-input"]
 decoding = recorded("mla-decoding")
@@ -753,9 +753,9 @@ for arm in decoding["arms"]:
     spread[name] = [min(a) for a in at], [max(a) for a in at]
 show.show(show.lines(curves | {"equal": (list(CONTEXTS), [1.0] * len(CONTEXTS))}, spread=spread, concept={name: "mla" for name in curves},
                      x="tokens in the cache", y="GQA's time / absorbed MLA's", log_x=True, log_y=True,
-                     title="The wider the model and the longer the context, the better for MLA"),
+                     title="Only wide models with a long context favour MLA over GQA"),
           alt="Five curves, one a model width. The two narrowest stay near one half; the three others rise with the context and reach one "
-              "between four and eight thousand tokens, the widest first.",
+              "at about four thousand tokens in the widest, later in the other two.",
           caption=f"Recorded: minimodels study mla-decoding; {decoding['trials'][0]['hardware']}. Middle and range of three "
                   "repetitions, each a median over nine rounds.")
 
@@ -766,26 +766,25 @@ show.table([{"model width": int(name.split()[1]),
             for name in curves])
 
 # %% [markdown]
-# At widths 96 and 192 **GQA** is about twice as fast at every context that we timed. At 384 the repetitions do not agree. At
-# 768 the balance has turned with 8,192 tokens in the cache, by a sixth to a fifth; at 1,536 it is even at 4,096, and at 8,192
-# absorbed **MLA** leads by 39 to 48 percent. **MQA**, with the smallest cache of all, is never beaten; naive **MLA** always is.
-#
-#
-#
+# At widths 96 and 192 **GQA** is about twice as fast at every context that we timed. With 2,048 tokens or fewer it leads at
+# every width. Beyond that, at 384, and with 4,096 tokens at 768, the repetitions do not agree. At 768 the balance has turned
+# with 8,192 tokens, by a sixth to a fifth; at 1,536 it is even at 4,096, and at 8,192 absorbed **MLA** leads by 39 to 48
+# percent. **MQA**, with the smallest cache of all, is fastest but for a few ties with **GQA** in the narrowest models; naive
+# **MLA** is slowest everywhere.
 #
 # ## Does it learn as well?
 #
-# A small cache is worth nothing if the model is worse. So four models that differ in their attention alone: 128 wide, four
-# layers, eight heads of 16, no experts. Their cache differs, and so does the number of their attention's parameters; the
-# feed-forward part is widened until all four have the same number, 1.28 million, to within a thousandth.
+# A small cache is worth nothing if the model is worse. So we train four models that differ in their attention, and in the
+# feed-forward width that makes up for its parameters: 128 wide, four layers, eight heads of 16, no experts, 1.28 million
+# parameters each, to within a thousandth.
 #
 # > **Before you read on.** In bits per byte of unseen text (less is better): which order will the four come in, and how far is
 # > the best from the worst?
 # >
 # > <details><summary>What we found</summary>
 # >
-# > **MHA, GQA, MLA, MQA.** In the mean of five seeds; from first to last it is 1.2 percent. **MHA** is first with every seed;
-# > the order of **GQA**, **MLA** and **MQA** depends on the seed.
+# > **MHA, GQA, MLA, MQA.** In the mean of five seeds; from first to last it is 1.2 percent. **MHA** is first with every seed,
+# > and **GQA** before **MQA**; only **MLA**'s place among the last three depends on the seed.
 # >
 # > </details>
 #
@@ -852,8 +851,8 @@ quality = recorded("mla-quality")
 names = {"mha": "MHA", "gqa": "GQA", "mqa": "MQA", "mla": "MLA"}
 scores = {name: [t["bits_per_byte"] for t in quality["trials"] if t["arm"] == arm] for arm, name in names.items()}
 show.show(show.dots(scores, unit="bits per byte of unseen text",
-                    title="At eight heads, ordinary attention predicts best, and latent attention is third"),
-          alt="Four rows of five dots. MHA lies lowest, GQA next, MLA and MQA highest; the dots of MLA are spread widest.",
+                    title="At eight heads, ordinary attention predicts best; latent attention is third in the mean"),
+          alt="Four rows of five dots. MHA lies lowest, GQA next, MLA and MQA highest; the dots of MLA and MQA are spread widest.",
           caption=f"Recorded: minimodels study mla-quality; five seeds a scheme; {quality['trials'][0]['hardware']}. "
                              "The stroke is the mean.")
 
@@ -872,10 +871,9 @@ show.table(rows)
 
 # %% [markdown]
 # The three classical schemes come in the order of V2's tables: the more is shared, the worse. **MHA** wins with every seed.
-# **MLA** needs about one percent more bits than **MHA**, and its seeds are spread most widely: it beats **MQA** with four of
-# five, and **GQA**, which keeps *fewer* numbers, with two of five, by a hair. Nothing here speaks for **MLA**. That is the
-# opposite of what DeepSeek reports, so it deserves a second look before a verdict.
-#
+# **MLA** needs about one percent more bits than **MHA** in the mean, and its distance varies most, from 0.007 to 0.027. It
+# beats **MQA** with four seeds of five. **GQA** keeps fewer numbers, and **MLA** beats it with only two, by less than 0.001.
+# Beside **MHA**, DeepSeek reports the opposite, at a thousand times our size and more; so this deserves a second look.
 #
 # ### How much is there to squeeze?
 # Is the latent too small? Here is a test that needs no training. Take the five trained **MHA** models, find the directions in
@@ -893,17 +891,17 @@ show.show(show.lines({"MHA, squeezed afterwards": (latents, [statistics.mean(b) 
                       "MLA, trained so": ([64], [statistics.mean(scores["MLA"])])},
                      spread={"MHA, squeezed afterwards": ([min(b) for b in by_latent], [max(b) for b in by_latent])},
                      concept={"MHA, squeezed afterwards": "mha", "MHA, whole": "mha", "MLA, trained so": "mla"},
-                     x="numbers a token from which keys and values are rebuilt", y="bits per byte of unseen text",
-                     title="An ordinary model can be cut to a quarter of its cache, and hardly notices"),
+                     x="numbers kept for a token", y="bits per byte of unseen text",
+                     title="Cut to a quarter of its numbers, an ordinary model loses half a percent"),
           alt="The score of the squeezed models falls steeply until some 48 numbers and is that of the whole model from 96 on; the point of MLA at 64 lies above the curve.",
           caption="Recorded: minimodels study mla-quality; the MHA models of five seeds, their mean and range.")
 
 # %% [markdown]
-# Cut to 64 numbers, the models lose 0.009 bits, with no training to get used to it, and are better than the **MLA** models that
-# were trained with 64 from the start. So 64 numbers hold what eight heads need to say. (It is no way to save a cache: these
-# keys still turn in full, so they cannot be absorbed.) Two suspects are left: the lane of position, eight numbers that all
-# heads share where **MHA** turns sixteen in every head; and learning itself, through two matrices where one would do. We gave
-# **MLA** twice the latent, and twice the rotary key, at equal parameters as before:
+# Cut to 64 numbers, the models lose 0.009 bits, with no training to get used to it. The **MLA** models, trained with 64 from
+# the start, lose 0.016 in the mean, and more than the cut ones with three seeds of five. So 64 numbers can hold most of what
+# eight heads say. (The directions were chosen on a sample of the text that is scored, which flatters the cut models a little.
+# And such a cut would save memory, not time: these keys turn in full, so they must be rebuilt at every step.) We gave **MLA**
+# twice the latent, and twice the rotary key, at equal parameters as before and the same learning rate:
 
 # %%
 sizes = recorded("mla-sizes")["trials"]
@@ -919,11 +917,11 @@ for arm in ("mla", "latent 128", "rotary key 16"):
 show.table(rows)
 
 # %% [markdown]
-# Neither closes the gap. A latent of 128 is as wide as the hidden state, so nothing is squeezed at all, and still two thirds of
-# the loss remain. Twice the rotary key changes less than the seeds differ. What is left is that all heads share one rotary key,
-# or that two matrices learn more slowly than one; a longer run, or a rotary key for each head, would tell them apart. We have
-# not made it. What we can say is this: at our size the squeezing is not what costs.
-
+# Neither closes the gap. A latent of 128 is as wide as the hidden state. With each of the three seeds it is better than 64, but
+# in the mean two thirds of the gap remain. (These three are **MLA**'s worst seeds, and the feed-forward part had to shrink to
+# pay for the wider latent.) Twice the rotary key changes less than the seeds differ. We have not tested the other suspects: one
+# rotary key for all heads, the norm on the latent, two matrices that may learn more slowly than one. What we can say is this:
+# the size of the latent does not explain most of the gap.
 
 # %% [markdown]
 # ## What the papers measured
@@ -963,8 +961,8 @@ print(f"128 heads of 128 would keep {2 * 128 * 128:,}")
 # So the large **MHA** model's heads have 7,168 numbers together, which would be 56 heads of 128, where V2 itself has 128 such
 # heads. How many its **MLA** rival has the paper does not say, and a cache of 576 does not tell. In the small pair the heads
 # fit: 110.6K is 27 layers of 2 × 16 × 128, as V2-Lite has them. And the large **MHA** model has more active parameters (25.0
-# against 21.5 billion). How much of the difference is due to what, no table answers. Nor does V2 have one that sets **MLA**
-# beside **GQA**, the scheme that other large models use. Ours above does, at a very small size.
+# against 21.5 billion). No table separates these causes. Nor does V2 have one that sets **MLA** beside **GQA**, the scheme that
+# other large models use. Ours above does, at a very small size.
 #
 # ## The most famous percentage, taken apart
 #
@@ -1021,15 +1019,16 @@ show.show(show.bars({name: 100 * share for name, share in steps.items()}, unit="
 # saving is 82 percent; that figure is sometimes given to **MLA**, but it includes the thinner stack of layers.
 #
 # ## Does it pay here?
-# > **Does it pay here?** **No, not at our size.** Eight heads are too few to need a shared latent, and our contexts too short
-# > for the cache to matter.
+# > **Does it pay here?** **No, not at our size.** Here **GQA** with two groups keeps less and, in the mean, predicts better;
+# > and our contexts are short.
 # >
 # > - **At equal parameters and tokens:** 0.016 bits per byte more than **MHA** (five seeds: 0.007 to 0.027), with 28 percent of
-# >   its cache. **GQA** with two groups loses 0.010, with 25 percent.
-# > - **At equal wall clock:** worse again: a step of training takes longer, because two small products stand where one did. The
-# >   live run above prints by how much.
+# >   its cache. **GQA** with two groups loses 0.011, with 25 percent.
+# > - **At equal wall clock:** (not run) presumably worse, for a step of training takes about a fifth longer on our machine; the
+# >   live run above prints by how much on yours.
 # > - **To decode:** absorbed **MLA** is faster than **GQA** with three heads a group from width 768 on, with 8,192 tokens in
-# >   the cache, on one thread of our processor. In narrower models, or with a shorter context, it is not.
+# >   the cache, on one thread of our processor. With 2,048 tokens or fewer it never was; between the two, and at width 384, the
+# >   repetitions disagree or come out even.
 # > - **At DeepSeek's scale:** the cache of one conversation of 128K tokens falls from 524 GB to 9. With 128 heads there is no
 # >   equal bargain in **GQA**: for V3's 576 numbers it could keep little more than two groups, for 128 heads. Ours keeps two
 # >   for eight. That V2 lost no quality is DeepSeek's measurement; ours can neither confirm nor refute it.
@@ -1041,7 +1040,8 @@ show.show(show.bars({name: 100 * share for name, share in steps.items()}, unit="
 # >
 # > It is the *cache* that shrinks, not all memory, and no comparison that we found gives this range. DeepSeek's own two, beside
 # > **MHA**, give 4 and 14 percent; a layer of V3's sizes would give 1.8. Beside the **GQA** that large models use, a layer's
-# > cache shrinks 3.6 times; V3 as a whole keeps 13.6 percent of Llama 3.1 405B's, because it has half the layers too.
+# > cache shrinks 3.6 times; V3 as a whole keeps 13.6 percent of Llama 3.1 405B's, because each layer keeps 28 percent as much,
+# > and there are half as many.
 # >
 # > *It would have been right to say:* latent attention kept 4 and 14 percent of the cache of ordinary attention in DeepSeek's
 # > two comparisons.
@@ -1083,11 +1083,12 @@ show.show(show.bars({name: 100 * share for name, share in steps.items()}, unit="
 # > **Takeaways**
 # > 1. A cache is a choice: keep results, or keep what makes them. **MLA** keeps $C + D_r$ numbers a token and layer, whatever
 # >    the number of heads.
-# > 2. A matrix can move to the query's side, so no key and no value need ever be rebuilt; RoPE stands in the way, so position
+# > 2. A matrix can move to the query's side, so that decoding rebuilds no key and no value; RoPE stands in the way, so position
 # >    gets a lane of its own.
 # > 3. To write, absorb; to read and to train, rebuild. The two give the same numbers.
-# > 4. At eight heads latent attention costs one percent of quality and gains nothing yet. The more heads share the latent, and
-# >    the longer the context, the better the bargain.
+# > 4. At eight heads latent attention took one percent more bits than **MHA**, and **GQA** did at least as well with less. The
+# >    more heads there are, the more cache it saves beside **MHA**; the longer the context, the more that counts. Whether its
+# >    quality changes with the number of heads, we did not test.
 # > 5. The press's 5 to 13 percent is about the cache alone. Of V2's famous 93.3 percent, latent attention alone would have
 # >    saved 72.
 #
