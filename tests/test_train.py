@@ -445,7 +445,7 @@ print(json.dumps([killed, begun]))
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_twenty_kills_at_random_moments_change_no_loss(place):
     run = subprocess.run([sys.executable, "-c", NURSERY, str(place), json.dumps(command(place, "unused")), "20"],
-                         capture_output=True, text=True, timeout=300)
+                         capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stderr
     n_kills, folders = json.loads(run.stdout.splitlines()[-1])
     assert n_kills == 20 and len(folders) >= 1
