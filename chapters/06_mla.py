@@ -871,7 +871,7 @@ show.table(rows)
 
 # %% [markdown]
 # The three classical schemes come in the order of V2's tables: the more is shared, the worse. **MHA** wins with every seed.
-# **MLA** needs about one percent more bits than **MHA** in the mean, and its distance varies most, from 0.007 to 0.027. It
+# **MLA** needs about one percent more bits than **MHA** in the mean, and its distance varies most, from 0.0070 to 0.0265. It
 # beats **MQA** with four seeds of five. **GQA** keeps fewer numbers, and **MLA** beats it with only two, by less than 0.001.
 # Beside **MHA**, DeepSeek reports the opposite, at a thousand times our size and more; so this deserves a second look.
 #
@@ -1022,8 +1022,8 @@ show.show(show.bars({name: 100 * share for name, share in steps.items()}, unit="
 # > **Does it pay here?** **No, not at our size.** Here **GQA** with two groups keeps less and, in the mean, predicts better;
 # > and our contexts are short.
 # >
-# > - **At equal parameters and tokens:** 0.016 bits per byte more than **MHA** (five seeds: 0.007 to 0.027), with 28 percent of
-# >   its cache. **GQA** with two groups loses 0.011, with 25 percent.
+# > - **At equal parameters and tokens:** 0.0156 bits per byte more than **MHA** (five seeds: 0.0070 to 0.0265), with 28 percent
+# >   of its cache. **GQA** with two groups loses 0.0105, with 25 percent.
 # > - **At equal wall clock:** (not run) presumably worse, for a step of training takes about a fifth longer on our machine; the
 # >   live run above prints by how much on yours.
 # > - **To decode:** absorbed **MLA** is faster than **GQA** with three heads a group from width 768 on, with 8,192 tokens in

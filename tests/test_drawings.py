@@ -1,10 +1,10 @@
 """The drawings keep to minimodels/drawings/README.md: its classes and sizes, words that fit, and areas that are to scale."""
 
 import re
-import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
+import browser as browsers
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -15,8 +15,6 @@ FILES = sorted(FOLDER.glob("*.svg"))
 BROAD = [path for path in FILES if not path.stem.endswith(".narrow")]
 BROADEST, NARROWEST = 900, 350              # px
 LOOKS = re.compile(r"style|fill.*|stroke.*|font.*|opacity|color|on.*|.*href|src")
-ARGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-        "--disable-component-update", "--disable-sync"]
 
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 every_drawing = pytest.mark.parametrize("path", BROAD, ids=lambda p: p.stem)
@@ -155,24 +153,16 @@ MEASURE = """() => Object.fromEntries([...document.querySelectorAll('svg')].map(
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     """{name of a file: its texts and rectangles, as laid out in the site's faces}."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -r requirements.txt")
     fonts = ROOT / "book" / "_static" / "fonts.css"
     page_file = tmp_path_factory.mktemp("drawings") / "all.html"
     drawn = "".join(path.read_text("utf8").replace("<svg ", f'<svg id="{path.stem}" width="{size(path)[0]}" ', 1) for path in FILES)
     page_file.write_text(f'<meta charset="utf-8"><link rel="stylesheet" href="{fonts.as_uri()}"><style>{CSS}</style>'
                          f'<div class="drawing">{drawn}</div>', "utf8")
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome"))), None)
-    with sync_api.sync_playwright() as playwright:
-        path = path or playwright.chromium.executable_path
-        if not Path(path).exists():
-            pytest.skip("no Chromium: `apt-get install chromium`, or `python -m playwright install chromium`, then run this again")
-        browser = playwright.chromium.launch(executable_path=path, args=ARGS)
+    with browsers.chromium() as browser:
         page = browser.new_page()
         page.goto(page_file.as_uri())
         page.evaluate("document.fonts.ready")
-        result = page.evaluate(MEASURE)
-        browser.close()
-    return result
+        return page.evaluate(MEASURE)
 
 
 @pytest.mark.xdist_group("drawings")

@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
+import browser as browsers
 import nbformat
 import pytest
 
@@ -24,8 +25,6 @@ from minimodels.palette import COLORS
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "minimodels" / "explorables"
 VIEW = "application/vnd.jupyter.widget-view+json"
-ARGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-        "--disable-component-update", "--disable-sync"]
 
 each_piece = pytest.mark.parametrize("piece", ALL, ids=lambda piece: piece.name)
 
@@ -307,15 +306,8 @@ def test_only_a_page_with_an_explorable_gets_the_scripts():
 
 @pytest.fixture(scope="module")
 def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -r requirements.txt")
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome"))), None)
-    with sync_api.sync_playwright() as playwright:
-        path = path or playwright.chromium.executable_path
-        if not Path(path).exists():
-            pytest.skip("no Chromium: `apt-get install chromium`, or `python -m playwright install chromium`, then run this again")
-        running = playwright.chromium.launch(executable_path=path, args=ARGS)
+    with browsers.chromium() as running:
         yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")

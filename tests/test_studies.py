@@ -153,3 +153,24 @@ def test_a_squeezed_model_has_the_rank_that_was_asked_and_with_all_directions_is
     assert torch.allclose(squeeze(model, tokens, 256)(tokens).logits, before, atol=1e-4)
     assert not torch.allclose(squeeze(model, tokens, 5)(tokens).logits, before, atol=1e-2)
     assert torch.equal(model(tokens).logits, before)    # the model itself stays as it was
+
+
+def test_the_figures_that_chapter_06_writes_are_those_of_the_recorded_runs():
+    text = " ".join((lab.data_file("").parent / "chapters" / "06_mla.py").read_text("utf8").replace("\n# > ", " ").replace("\n#", " ").split())
+    score = {arm: [t["bits_per_byte"] for t in recorded("mla-quality")["trials"] if t["arm"] == arm] for arm in SCHEMES}
+    more = {arm: [a - b for a, b in zip(score[arm], score["mha"])] for arm in SCHEMES}
+    mean = {arm: statistics.mean(score[arm]) for arm in SCHEMES}
+    cut = statistics.mean(t["squeezed"]["64"] for t in recorded("mla-quality")["trials"] if t["arm"] == "mha") - mean["mha"]
+    wide = [t["bits_per_byte"] - b for t, b in zip((t for t in recorded("mla-sizes")["trials"] if t["arm"] == "latent 128"), score["mha"])]
+    gqa = {t["seed"]: statistics.median(g / m for g, m in zip(t["ms"]["8192"]["GQA"], t["ms"]["8192"]["MLA absorbed"]))
+           for t in recorded("mla-decoding")["trials"] if t["arm"] == "D=1536"}.values()
+    assert sorted(mean, key=mean.get) == ["mha", "gqa", "mla", "mqa"] and "**MHA, GQA, MLA, MQA.** In the mean of five seeds" in text
+    assert all(min(more[arm]) > 0 for arm in SCHEMES[1:]) and "**MHA** wins with every seed" in text
+    assert f"{statistics.mean(more['mla']):.4f} bits per byte more than **MHA** (five seeds: {min(more['mla']):.4f} to {max(more['mla']):.4f})" in text
+    assert f"**GQA** with two groups loses {statistics.mean(more['gqa']):.4f}" in text
+    assert f"from first to last it is {100 * (mean['mqa'] / mean['mha'] - 1):.1f} percent" in text
+    assert f"Cut to 64 numbers, the models lose {cut:.3f} bits" in text
+    assert sum(wide) / sum(more["mla"][:3]) == pytest.approx(2 / 3, abs=0.02) and "two thirds of the gap remain" in text
+    assert f"leads by {100 * (min(gqa) - 1):.0f} to {100 * (max(gqa) - 1):.0f} percent" in text
+    wins = [sum(a < b for a, b in zip(score["mla"], score[arm])) for arm in ("mqa", "gqa")]
+    assert wins == [4, 2] and "beats **MQA** with four seeds of five" in text and "beats it with only two" in text
