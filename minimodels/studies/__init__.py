@@ -21,7 +21,7 @@ from minimodels.config import ModelConfig, TrainConfig
 from minimodels.data import Batches, Dataset, prepare
 from minimodels.evaluate import evaluate
 from minimodels.model import Transformer
-from minimodels.train import train
+from minimodels.train import train as train_model  # a submodule of this package is called train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Training:
         data = prepare(self.data, self.model.vocab_size, max_bytes=self.max_bytes)
         model, config = self.build(), self.training
         batches = Batches(data.train, batch_size=config.batch_size, seq_len=config.seq_len, seed=self.seed)
-        records = list(train(model, batches, config, valid=data))
+        records = list(train_model(model, batches, config, valid=data))
         score = evaluate(model, data.valid, n_bytes=data.valid_bytes, seq_len=config.seq_len)
         return {"bits_per_byte": round(score.bits_per_byte, 5), "n_params": self.model.n_params, "tokens": records[-1].tokens,
                 "cached_values_per_layer": self.model.cached_values_per_layer, "valid_bytes": data.valid_bytes,

@@ -1,0 +1,140 @@
+"""Chapter 05: which optimizer, which rate, how large a model; what a run looks like from inside, and what a broken one looks like.
+
+Every run is of the yardstick or of its family, on the standard library, by the yardstick's recipe but for what its arm says.
+"""
+
+import types
+from dataclasses import dataclass, replace
+
+import torch
+
+from minimodels.config import ModelConfig, TrainConfig
+from minimodels.data import Batches, Dataset, prepare
+from minimodels.generate import generate
+from minimodels.model import Transformer
+from minimodels.studies import Study, Training
+from minimodels.train import train
+
+YARDSTICK = ModelConfig.preset("yardstick")
+RECIPE = replace(TrainConfig.preset("yardstick"), eval_every=300)
+
+ADAMW = replace(RECIPE, optimizer="adamw")
+ADAMW_RATES = (0.002, 0.004, 0.008, 0.016)     # peak rates of AdamW that are tried; Muon's four are in mla-rates
+
+SHORT = replace(ADAMW, steps=150, eval_every=50, lr=0.004)  # what the broken runs break
+
+WIDTHS = (32, 48, 64, 96)                      # the sizes that the scaling law is fitted to
+LARGER = 192                                   # a size that it predicts; the yardstick, 128, is recorded in mla-quality
+
+MOMENTS = (0, 10, 30, 100, 300, 600)           # steps after which the model is asked to write
+PROMPT = "    def __init__(self"
+
+
+def of_width(width: int) -> ModelConfig:
+    """The yardstick's family: heads of 16, feed-forward part two and a half times as wide as the model, four layers."""
+    return replace(YARDSTICK, d_model=width, n_heads=width // 16, d_ff=5 * width // 2)
+
+
+# ---- what can be wrong
+
+class InOrder(Batches):
+    """Bug: windows come in the order of the text, so that a batch is eight neighbours."""
+
+    def at(self, step: int) -> torch.Tensor:
+        first = step * self.batch_size * self.seq_len
+        return torch.from_numpy(self.tokens[first:first + self.batch_size * self.seq_len].astype("int64")).view(self.batch_size, -1)
+
+
+class SameAgain(Batches):
+    """Bug: the same 25 batches over and over, as if the corpus ended there."""
+
+    def at(self, step: int) -> torch.Tensor:
+        return super().at(step % 25)
+
+
+class Unshifted(Transformer):
+    """Bug: position i is scored on token i, which it has just read, and not on token i + 1."""
+
+    def forward(self, tokens, cache=None):
+        out = super().forward(tokens, cache)
+        if cache is None:
+            out.hidden[0] = out.hidden[0].roll(-1, dims=1)
+        return out
+
+
+def never_zeroed(model: Transformer) -> Transformer:
+    """Bug: gradients of all steps add up, because nobody empties them."""
+    model.zero_grad = types.MethodType(lambda self, set_to_none=True: None, model)
+    return model
+
+
+def unshifted(model: Transformer) -> Transformer:
+    model.__class__ = Unshifted
+    return model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched(Training):
+    """Training of which each step's loss and gradient norm are kept.
+
+    batches: how the text is cut; spoil: what is done to the model before. moments: steps after which the model writes.
+    """
+
+    batches: type[Batches] = Batches
+    spoil: object = None
+    moments: tuple = ()
+
+    def settings(self) -> dict:
+        spoilt = self.spoil.__name__ if self.spoil else None
+        return super().settings() | {"batches": self.batches.__name__, "spoil": spoilt, "moments": list(self.moments)}
+
+    def build(self) -> Transformer:
+        return self.spoil(super().build()) if self.spoil else super().build()
+
+    def run(self) -> dict:
+        data = prepare(self.data, self.model.vocab_size, max_bytes=self.max_bytes)
+        model, config = self.build(), self.training
+        batches = self.batches(data.train, batch_size=config.batch_size, seq_len=config.seq_len, seed=self.seed)
+        records, texts, stopped = [], {}, None
+        try:
+            if 0 in self.moments:
+                texts[0] = write(model, data)
+            for record in train(model, batches, config, valid=data):
+                records.append(record)
+                if record.step in self.moments:
+                    texts[record.step] = write(model, data)
+        except FloatingPointError as error:
+            stopped = str(error)
+        scored = [[r.step, round(r.valid_bits_per_byte, 4)] for r in records if r.valid_bits_per_byte is not None]
+        return {"bits_per_byte": scored[-1][1] if scored else None, "n_params": self.model.n_params, "stopped": stopped,
+                "bytes_per_token": round(data.valid_bytes / len(data.valid), 4), "curve": scored,
+                "loss": [round(r.loss, 4) for r in records], "grad_norm": [round(r.grad_norm, 4) for r in records], "texts": texts}
+
+
+def write(model: Transformer, data: Dataset) -> dict[str, str]:
+    """What the model writes after PROMPT: its likeliest tokens, and a draw at temperature 0.7."""
+    draw = torch.Generator().manual_seed(1)
+    return {"likeliest": generate(model, PROMPT, max_new_tokens=40, tokenizer=data.tokenizer),
+            "drawn": generate(model, PROMPT, max_new_tokens=60, temperature=0.7, tokenizer=data.tokenizer, generator=draw)}
+
+
+FAULTS = {
+    "right": {},
+    "rate too high": dict(training=replace(SHORT, lr=0.1)),
+    "text in order": dict(batches=InOrder),
+    "gradients never zeroed": dict(spoil=never_zeroed),
+    "the same batches again": dict(batches=SameAgain),
+    "targets not shifted": dict(spoil=unshifted),
+}
+
+STUDIES = [
+    Study(name="train-moments", question="What does the yardstick write, and how does its loss fall, from the first step to the last?",
+          trials=(Watched(arm="yardstick", seed=1, model=YARDSTICK, training=replace(RECIPE, eval_every=100, seed=1), moments=MOMENTS),)),
+    Study(name="train-broken", question="What does the loss look like when something is wrong?",
+          trials=tuple(Watched(arm=arm, seed=1, model=YARDSTICK, **{"training": replace(SHORT, seed=1)} | fault) for arm, fault in FAULTS.items())),
+    Study(name="train-rates", question="Which learning rate suits AdamW?",
+          trials=tuple(Training(arm=f"adamw {rate:g}", seed=0, model=YARDSTICK, training=replace(ADAMW, lr=rate, seed=0)) for rate in ADAMW_RATES)),
+    Study(name="train-sizes", question="How does the score depend on the model's size, at equal tokens?",
+          trials=tuple(Training(arm=f"D={width}", seed=seed, model=of_width(width), training=replace(RECIPE, seed=seed))
+                       for seed in (1, 2) for width in (*WIDTHS, LARGER))),
+]
