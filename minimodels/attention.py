@@ -151,10 +151,14 @@ class GroupedAttention(nn.Module):
         self.w_o = Linear(self.n_heads * self.d_head, config.d_model)
         self.scale = self.d_head**-0.5 * yarn_mscale(config.yarn_factor, config.yarn_mscale) ** 2
 
-    def forward(self, h: Tensor, place: Place, cache: LayerCache | None = None) -> Tensor:
+    def project(self, h: Tensor, place: Place) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of h, queries and keys turned by their places: (B, T, H, Dh), then twice (B, T, kv, Dh)."""
         q = rotate(self.w_q(h).unflatten(-1, (-1, self.d_head)), place.turn)  # (B, T, H, Dh)
         k = rotate(self.w_k(h).unflatten(-1, (-1, self.d_head)), place.turn)  # (B, T, kv, Dh)
-        v = self.w_v(h).unflatten(-1, (-1, self.d_head))  # (B, T, kv, Dh)
+        return q, k, self.w_v(h).unflatten(-1, (-1, self.d_head))
+
+    def forward(self, h: Tensor, place: Place, cache: LayerCache | None = None) -> Tensor:
+        q, k, v = self.project(h, place)
         if cache is not None:
             k, v = cache.append(place.lengths, k=k, v=v)  # (B, S, kv, Dh), (B, S, kv, Dh)
         return self.w_o(attend(q, k, v, place, self.scale).flatten(-2))

@@ -59,3 +59,28 @@ def decode_step(config: ModelConfig, context: int, *, absorb: bool | None = None
         return layer(h, place, cache.layers[0], **path)
 
     return step
+
+
+READ_BYTES, WIDTH = 2**28, 1024    # of the array that is read, more than any processor's cache; of the matrices that are multiplied
+
+
+def roofs() -> dict[str, Callable[[], torch.Tensor]]:
+    """The two things that a machine can be short of: a function that reads READ_BYTES of memory, and one that does 2 WIDTH^3 FLOPs."""
+    array, matrix = torch.ones(READ_BYTES // 4), torch.randn(WIDTH, WIDTH)
+    return {"read": array.sum, "multiply": lambda: matrix @ matrix}
+
+
+def a_pass(model: torch.nn.Module, T: int, B: int, S: int) -> Callable[[], torch.Tensor]:
+    """A function that passes T random tokens in each of B sequences through all layers, behind S tokens in the cache: (B, T, D).
+
+    The head is left out: a prompt needs it for one token alone.
+    """
+    cache = Cache(model.config, B, S + T)
+    tokens = torch.randint(0, model.config.vocab_size, (B, T))  # (B, T)
+
+    @torch.inference_mode()
+    def run():
+        cache.lengths = [S] * B
+        return model(tokens, cache).hidden[0]
+
+    return run

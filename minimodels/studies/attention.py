@@ -1,0 +1,125 @@
+"""Chapter 03: what planted bugs do to the score of the yardstick, and how fast a pass reads and writes beside what memory allows."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from minimodels.attention import Cache
+from minimodels.bugs import plant
+from minimodels.bugs.attention import BUGS
+from minimodels.config import ModelConfig, TrainConfig
+from minimodels.data import Dataset
+from minimodels.evaluate import evaluate, windows
+from minimodels.model import Transformer
+from minimodels.studies import Study, Training
+from minimodels.studies.mla import loss_of
+from minimodels.timing import a_pass, interleaved, roofs
+
+YARDSTICK = ModelConfig.preset("yardstick")
+# short windows and a high rate: a leak is found within a minute
+RECIPE = replace(TrainConfig.preset("yardstick"), steps=200, batch_size=4, seq_len=128, muon_lr=0.02, eval_every=50)
+LIVE_MODEL = replace(YARDSTICK, n_layers=2)                  # what the chapter trains while you read
+LIVE = replace(RECIPE, steps=120, batch_size=8, seq_len=64, eval_every=0)
+LIVE_BYTES = 3_000_000
+TRAINED = (None, "leaking mask", "key turned twice", "both turned twice", "never turned")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planted(Training):
+    """Training the yardstick with a bug in every attention layer; None leaves them right."""
+
+    bug: str | None = None
+
+    def settings(self) -> dict:
+        return super().settings() | {"bug": self.bug}
+
+    def build(self) -> Transformer:
+        return plant(super().build(), BUGS[self.bug]) if self.bug else super().build()
+
+    def examine(self, model: Transformer, data: Dataset) -> dict:
+        """How the trained weights do where no bug can cheat.
+
+        honest: bits per byte with the right attention in place of the planted. at_once, one_by_one: loss of the second half of eight
+        windows, nats a token, read at once, and read token by token behind a cache of the first half; forgetful: the latter with
+        keys cached before rotation, for the right model alone.
+        """
+        tokens = next(windows(data.valid, self.training.seq_len, 8))
+        found = {name: round(loss, 4) for name, loss in read(model, tokens).items()}
+        if self.bug is None:
+            found["forgetful"] = round(read(plant(model, BUGS["cached before rotation"]), tokens)["one_by_one"], 4)
+        heal(model)
+        score = evaluate(model, data.valid, n_bytes=data.valid_bytes, seq_len=self.training.seq_len)
+        return found | {"honest": round(score.bits_per_byte, 5)}
+
+
+def heal(model: Transformer) -> Transformer:
+    """The model with the right attention in place of a planted bug, in place; its weights stay as they are."""
+    for block in model.layers:
+        bug = type(block.attention)
+        if bug in BUGS.values():
+            block.attention.__class__ = bug.__bases__[0]
+    return model
+
+
+@torch.inference_mode()
+def read(model: Transformer, tokens: torch.Tensor) -> dict[str, float]:
+    """Loss of the second half of tokens (B, T), nats a token, read at once and one by one behind a cache."""
+    T = tokens.shape[1]
+    at_once = model(tokens).logits[:, T // 2:]  # (B, T/2, V)
+    cache = Cache(model.config, len(tokens), T)
+    model(tokens[:, :T // 2], cache)
+    cached = torch.cat([model(tokens[:, t:t + 1], cache).logits for t in range(T // 2, T)], dim=1)  # (B, T/2, V)
+    return {name: loss_of(logits, tokens[:, T // 2:]) for name, logits in (("at_once", at_once), ("one_by_one", cached))}
+
+
+# ---- the roofline: 51 million weights that no processor's cache holds
+
+WIDE = ModelConfig(attention="mha", d_model=1024, n_layers=4, n_heads=16, d_head=64, d_value=64, n_experts=0, mtp_depth=0, d_ff=2816,
+                   max_seq_len=1024)
+CONTEXT = 128
+# tokens a sequence that pass at once, sequences, tokens that the cache holds before
+PASSES = {"decode, 1 at a time": (1, 1, CONTEXT), "decode, 8": (1, 8, CONTEXT), "decode, 64": (1, 64, CONTEXT), "prefill, 8 tokens": (8, 1, 0),
+          "prefill, 64": (64, 1, 0), "prefill, 512": (512, 1, 0)}
+
+
+def work(config: ModelConfig, T: int, B: int, S: int) -> dict[str, int]:
+    """FLOPs of a pass of T tokens in B sequences behind S cached ones, and the least bytes that it reads in fp32; without the head.
+
+    A multiplication with its addition counts two; every query meets every key, the masked too, for that is what is computed.
+    Read are all weights once, and each sequence's cache once.
+    """
+    weights = config.n_params - config.vocab_size * config.d_model
+    attended = 4 * config.n_heads * config.d_head * config.n_layers * (S + T)
+    cached = config.cached_values_per_token * (S + T)
+    return {"flops": B * T * (2 * weights + attended), "bytes": 4 * (weights + B * cached)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roofline:
+    """Time passes of a model and the machine's two roofs in turns: reading memory, and multiplying matrices."""
+
+    arm: str
+    seed: int
+    rounds: int = 5
+
+    def settings(self) -> dict:
+        return {"model": WIDE.to_dict(), "passes": {name: list(sizes) for name, sizes in PASSES.items()}, "rounds": self.rounds}
+
+    def run(self) -> dict:
+        torch.manual_seed(self.seed)
+        model = Transformer(WIDE).eval()
+        passes = {name: a_pass(model, T, B, S) for name, (T, B, S) in PASSES.items()}
+        times = interleaved(roofs() | passes, rounds=self.rounds)
+        return {"ms": {name: [round(ms, 3) for ms in each] for name, each in times.items()}}
+
+
+STUDIES = [
+    Study(name="attention-bugs", question="What does a bug in attention do to the score that one sees, and to the one that counts?",
+          trials=tuple(Planted(arm=bug or "right", seed=seed, bug=bug, model=YARDSTICK, training=replace(RECIPE, seed=seed), max_bytes=LIVE_BYTES)
+                       for seed in (1, 2, 3) for bug in TRAINED)),
+    Study(name="attention-live", question="Where do the chapter's two short runs end, over seeds?",
+          trials=tuple(Planted(arm=bug or "right", seed=seed, bug=bug, model=LIVE_MODEL, training=replace(LIVE, seed=seed), max_bytes=LIVE_BYTES)
+                       for seed in range(1, 6) for bug in TRAINED[:2])),
+    Study(name="attention-roofline", question="What bounds a pass: reading the weights, or multiplying with them?", is_timing=True,
+          trials=tuple(Roofline(arm="one thread", seed=seed) for seed in range(3))),
+]
