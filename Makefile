@@ -10,7 +10,7 @@ SITE_READY := $(VENV)/site.ready
 READY := $(VENV)/ready
 SITE := _build/html/ready
 SITE_SOURCES := _config.yml data/claims.yml $(wildcard book/*.md book/*.yml book/_ext/*.py book/_ext/house/*.py book/_static/*.* book/_static/fonts/* \
-	book/_static/vendor/* minimodels/drawings/* minimodels/explorables/* chapters/*.ipynb)
+	book/_static/vendor/* minimodels/ledger.py minimodels/drawings/* minimodels/explorables/* chapters/*.ipynb)
 NBVAL := --nbval --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout=600 --nbval-current-env
 
 .DEFAULT_GOAL := help

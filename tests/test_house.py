@@ -22,11 +22,16 @@ HEAD = f"# Trial\n\n[Open in Colab]({COLAB}) · in Colab this line is all there 
 BOOK = {"number": 6, "reading": "70 min", "cpu": "55 s, 0.4 GB", "needs": "[The start](07_next.ipynb#One-Heading) and patience",
         "terms": {"mla": ["c_kv"]}}
 CLAIMS = """\
+documents: {one: {name: One, kind: article, date: undated, about: A thing.}}
+subjects: {thing: Things}
+sources: {a-paper: A paper}
+verdicts: [supported, with a caveat, misleading, wrong, cannot be verified]
+chapters: [cost, data]
 claims:
-- {id: C01, claim: One, verdict: wrong, reason: Because., right: Two, famous: 2}
-- {id: C02, claim: Three costs $4, verdict: with a caveat, reason: It does., famous: 1}
-- {id: C03, claim: Five, verdict: supported, reason: Yes.}
-"""
+- {id: C01, claim: One., verdict: wrong, reason: Because., right: Two., famous: 2, ABOUT}
+- {id: C02, claim: Three costs $4., verdict: with a caveat, reason: It does., right: It costs $5., famous: 1, ABOUT}
+- {id: C03, claim: Five., verdict: supported, reason: Yes., right: Five., ABOUT}
+""".replace("ABOUT", "documents: [one], subject: thing, chapter: data, figures: [{says: It is., kind: primary, source: a-paper, place: Table 1}]")
 SVG = ('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} 40"><title>A line</title><desc>A line from left to right.</desc>'
        '<path d="M2 20H40" class="line-mla"/></svg>')
 
@@ -98,6 +103,21 @@ FIGURE = {"data": [], "frames": [{"name": "a", "data": []}, {"name": "b", "data"
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAIAAAABCAAAAADRSSBWAAAAC0lEQVR4nGNgYAAAAAMAAS5rVxgAAAAASUVORK5CYII="
 
+ROWS = """\
+- **C01 · wrong.** *One.*
+
+  Because.
+
+  *Right:* Two.
+
+  Source: [Next](07_next.ipynb#one-heading).
+
+- **C02 · with a caveat.** *Three costs \\$4.*
+
+  It does.
+
+  Source: none was found."""
+
 GOOD = [
     f"""{HEAD}
 
@@ -161,6 +181,10 @@ Sum over `n`.
 > **Next: [The next one](07_next.ipynb).** A sentence.""",
     drawing("line", caption="A *line*."),
     drawing("small", margin="In the margin", caption="Below."),
+    code('ledger.show("C01", "C02", form="rows")', {"text/markdown": ROWS, "text/plain": "C01"}, tags=["remove-input"]),
+    code('ledger.show("C03")', {"text/markdown": "> **Claim C03 · supported.** *Five.*\n>\n> Yes.\n>\n> Source: [Next](07_next.ipynb#one-heading).",
+                                "text/plain": "C03"}, tags=["remove-input"]),
+    "- **C02.** *Three costs $4.* (One)\n- **C03.** *Five.* (One)",
     code("show.show(fig)", {"application/vnd.plotly.v1+json": FIGURE, "image/png": PNG, "text/plain": "[figure]"}),
 ]
 NEXT = notebook("# Next\n\n[Open in Colab](" + COLAB.replace("06_trial", "07_next") + ")\n\n## One Heading\n\nText.", book={"number": 7})
@@ -207,6 +231,13 @@ def page(built):
     '<p class="quote">One.</p>',
     '<p class="right"><em>It would have been right to say:</em> two.</p>',
     '<p class="source">Source: <a class="reference internal" href="07_next.html#one-heading">',
+    '<div class="box claim docutils container" id="claim-c01">',
+    '<p class="verdict"><span class="stamp stamp-wrong">Wrong</span><span class="claim-number">C01</span></p> <div class="body docutils container"> '
+    '<p class="said"><em>One.</em></p> <p>Because.</p> <p class="right"><em>Right:</em> Two.</p> <p class="source">Source: '
+    '<a class="reference internal" href="07_next.html#one-heading">',
+    '<div class="claim row docutils container" id="claim-c02">',
+    '<div class="box claim docutils container" id="claim-c03">',
+    '<div class="claim told docutils container"> <p class="verdict"><span class="claim-number">C02</span></p>',
     '<p class="box-title">Bugs that still train</p>',
     '<p class="box-title">Takeaways</p>',
     '<p class="onward-link"><a class="reference internal" href="07_next.html">',
@@ -234,8 +265,8 @@ def test_the_title_of_a_page_is_its_heading_and_not_the_kicker(built):
 def test_the_famous_claims_come_in_their_order_and_dollars_are_no_formula(built):
     page = (built / "chapters" / "famous.html").read_text("utf8")
     assert re.findall(r'class="stamp stamp-(\w+)"', page) == ["caveat", "wrong"]
-    assert re.findall(r'<p class="quote">([^<]+)', page) == ["Three costs $4", "One"]
-    assert re.findall(r'<p class="right">([^<]+)', page) == ["It does.", "Two"]
+    assert re.findall(r'<p class="quote">([^<]+)', page) == ["Three costs $4.", "One."]
+    assert re.findall(r'<p class="right">([^<]+)', page) == ["It costs $5.", "Two."]
 
 
 @pytest.mark.parametrize("heading, anchor", [("#The-Pain,-at-once", "the-pain-at-once"), ("#Does-it-pay-here?", "does-it-pay-here"), ("#a_b", "a_b")])
@@ -252,6 +283,8 @@ BAD = [    # what a cell holds, what is said about it, at which of its lines
     ("> **Claim C01 · false.** *One.*\n>\n> Source: x.", "unknown verdict 'false'; known: supported, with a caveat, misleading, wrong, cannot be verified", 1),
     ("> **Claim C77 · wrong.** *One.*\n>\n> Source: x.", "claim C77 is not in data/claims.yml", 1),
     ("> **Claim C02 · wrong.** *One.*\n>\n> Source: x.", "claim C02 is 'wrong' here and 'with a caveat' in data/claims.yml", 1),
+    ("- **C03 · wrong.** *One.*", "claim C03 is 'wrong' here and 'supported' in data/claims.yml", 1),
+    ("- **C01.** *One.*\n- **Two.** *Two.*", "every item of a list of claims begins with **C01.** or **C01 · verdict.**", 2),
     ("> **Claim C03 · supported.** One.\n>\n> Source: x.", "after the lead of claim C03 comes the claim in *italics*", 1),
     ("> **Claim C03 · supported.** *One.*", "claim C03 needs a last paragraph 'Source: …'", 1),
     ("> **Exercise 6.2** (medium). Write.", "after **Exercise 6.2** comes (what; easy, medium or hard, minutes)", 1),

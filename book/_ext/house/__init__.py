@@ -6,7 +6,7 @@ the site, and stops the build at anything that it does not know, naming cell and
     header.py    metadata.book and the line under the title: kicker, facts, links to Colab and to the file
     prose.py     links, folds, big numbers, equations, concept words, and markup that would show as it is elsewhere
     boxes.py     block quotes with a bold lead: motto, exercise, claim, prediction, ...
-    claims.py    data/claims.yml, verdicts and their stamps, the front page's list
+    claims.py    data/claims.yml: stamps, lists of claims, links into the ledger, the front page's list
     drawings.py  what show.drawing displayed
     theme.py     what the theme needs: files, figure numbers
 """
@@ -18,8 +18,8 @@ from sphinx.transforms import SphinxTransform
 from . import boxes, claims, drawings, header, prose, theme
 from .page import Page
 
-STEPS = (header.dress, prose.fold, boxes.dress, prose.refuse_foreign_markup, prose.enlarge_numbers, prose.tag_equations, drawings.place,
-         prose.color_concepts)
+STEPS = (header.dress, claims.unwrap, prose.fold, boxes.dress, claims.dress_lists, prose.refuse_foreign_markup, prose.enlarge_numbers,
+         prose.tag_equations, drawings.place, prose.color_concepts)
 
 
 class Dress(SphinxTransform):

@@ -12,7 +12,6 @@ from .page import container, paragraph, strip_start
 KNOWN = ("You will be able to, Before you read on, Exercise 1.1, Does it pay here?, Claim C01 · verdict, Bugs that still train, Takeaways, "
          "Margin, Margin · Title, Next: [Title](file.ipynb)")
 LOST = re.compile(r"You will be able|Before you read|Exercise \d|Does it pay|Claim [A-Z]\d|Bugs that|Takeaways|Margin\b|Next:", re.IGNORECASE)
-SAID_RIGHT, SOURCE = "It would have been right to say:", "Source:"
 
 
 class Wrong(Exception):
@@ -135,17 +134,14 @@ def claim(page, lead, words, body):
         raise Wrong(wrong)
     if not body or not isinstance(body[0], nodes.paragraph) or not isinstance(body[0][0], nodes.emphasis):
         raise Wrong(f"after the lead of claim {number} comes the claim in *italics*")
-    quoted, why = body[0][0], [nodes.paragraph("", "", *body[0].children[1:]), *body[1:]]
+    quoted, why = body[0][0], claims.classed([nodes.paragraph("", "", *body[0].children[1:]), *body[1:]])
     why = [part for part in why if part.astext().strip()]
-    right = [part for part in why if part.astext().startswith(SAID_RIGHT)]
-    source = [part for part in why if part.astext().startswith(SOURCE)]
-    if not source:
-        raise Wrong(f"claim {number} needs a last paragraph '{SOURCE} …'")
-    for part in (*right, *source):
-        part["classes"] = ["right" if part in right else "source"]
-    return container("box claim", paragraph("verdict", claims.stamp(verdict), nodes.inline("", f"Claim {number}", classes=["claim-number"])),
-                     paragraph("quote", *quoted.children), container("box-body", *[p for p in why if p not in (*right, *source)]),
-                     *right, *source, ids=[f"claim-{number.lower()}"])
+    apart = [part for kind in ("right", "source") for part in why if kind in part.get("classes", [])]
+    if not apart or "source" not in apart[-1]["classes"]:
+        raise Wrong(f"claim {number} needs a last paragraph 'Source: …'")
+    mark = paragraph("verdict", claims.stamp(verdict), claims.to_ledger(page.app, page.name, number, f"Claim {number}"))
+    return container("box claim", mark, paragraph("quote", *quoted.children), container("box-body", *[p for p in why if p not in apart]),
+                     *apart, **claims.place(page, number))
 
 
 def prediction(page, lead, words, body):
