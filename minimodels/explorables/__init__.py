@@ -7,8 +7,9 @@ runs the module. The site has no kernel: the committed output is HTML that carri
 """
 
 from minimodels.explorables.absorb import Absorb
+from minimodels.explorables.attention_pattern import AttentionPattern
 from minimodels.explorables.kv_cache import KVCache
 
-ALL = (KVCache, Absorb)
+ALL = (KVCache, Absorb, AttentionPattern)
 
-__all__ = ["ALL", "Absorb", "KVCache"]
+__all__ = ["ALL", "Absorb", "AttentionPattern", "KVCache"]

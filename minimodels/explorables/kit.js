@@ -3,7 +3,7 @@
 /** h("label.wide", { for: id }, "text", child): an element. A property that starts with "on" is a listener. */
 export function h(spec, props = {}, ...children) {
   const [tag, ...classes] = spec.split(".");
-  const isDrawing = ["svg", "line"].includes(tag);
+  const isDrawing = ["svg", "line", "path"].includes(tag);
   const el = isDrawing ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
   if (classes.length) el.setAttribute("class", classes.join(" "));
   for (const [key, value] of Object.entries(props)) {
