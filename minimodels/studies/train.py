@@ -19,9 +19,12 @@ YARDSTICK = ModelConfig.preset("yardstick")
 RECIPE = replace(TrainConfig.preset("yardstick"), eval_every=300)
 
 ADAMW = replace(RECIPE, optimizer="adamw")
-ADAMW_RATES = (0.002, 0.004, 0.008, 0.016)     # peak rates of AdamW that are tried; Muon's four are in mla-rates
+ADAMW_RATES = (0.002, 0.001, 0.004)        # peak rates of AdamW that are tried; Muon's four are in mla-rates
 
-SHORT = replace(ADAMW, steps=150, eval_every=50, lr=0.004)  # what the broken runs break
+SHORT = replace(ADAMW, steps=150, eval_every=50, lr=0.002)  # what the broken runs break
+
+LIVE = replace(ADAMW, steps=80, eval_every=0, lr=0.002)    # what the chapter trains while you read
+LIVE_BYTES = 3_000_000
 
 WIDTHS = (32, 48, 64, 96)                      # the sizes that the scaling law is fitted to
 LARGER = 192                                   # a size that it predicts; the yardstick, 128, is recorded in mla-quality
@@ -134,7 +137,11 @@ STUDIES = [
           trials=tuple(Watched(arm=arm, seed=1, model=YARDSTICK, **{"training": replace(SHORT, seed=1)} | fault) for arm, fault in FAULTS.items())),
     Study(name="train-rates", question="Which learning rate suits AdamW?",
           trials=tuple(Training(arm=f"adamw {rate:g}", seed=0, model=YARDSTICK, training=replace(ADAMW, lr=rate, seed=0)) for rate in ADAMW_RATES)),
+    Study(name="train-live", question="Where does the chapter's short run end, over seeds?",
+          trials=tuple(Training(arm="adamw", seed=seed, model=YARDSTICK, training=replace(LIVE, seed=seed), max_bytes=LIVE_BYTES) for seed in range(1, 6))),
     Study(name="train-sizes", question="How does the score depend on the model's size, at equal tokens?",
           trials=tuple(Training(arm=f"D={width}", seed=seed, model=of_width(width), training=replace(RECIPE, seed=seed))
-                       for seed in (1, 2) for width in (*WIDTHS, LARGER))),
+                       for seed in (1, 2) for width in WIDTHS)),
+    Study(name="train-larger", question="Does a larger model score what the smaller ones predict?",
+          trials=tuple(Training(arm=f"D={LARGER}", seed=seed, model=of_width(LARGER), training=replace(RECIPE, seed=seed)) for seed in (1, 2))),
 ]
