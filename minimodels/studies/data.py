@@ -1,14 +1,28 @@
-"""Chapter 02: what the size of the vocabulary does to a model that may read so much text and have so many parameters."""
+"""Chapter 02: what the vocabulary's size does to a model that may read so much text, and what a split of the text does to a score."""
 
-from dataclasses import replace
+import lzma
+import random
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from minimodels.config import ModelConfig, TrainConfig
+from minimodels.corpus import VALID_PERCENT, load_corpus
+from minimodels.data import bits_per_byte, compressed_bits_per_byte, encode_documents, train_tokenizer
+from minimodels.ngram import NGram
 from minimodels.studies import Study, Training
 
 # rows of the vocabulary: tokens in a window, so that a window holds as many bytes of training text as 256 tokens of 4,096 rows do
 WINDOWS = {512: 454, 2048: 296, 4096: 256, 6144: 239}
 SEEDS = (1, 2, 3)
-RECIPE = replace(TrainConfig.preset("yardstick"), steps=200, eval_every=100)
+RECIPE = replace(TrainConfig.preset("yardstick"), steps=200, batch_size=4)
+
+ROWS = 4096         # of the vocabulary that models count with
+LONG, K = 5, 100    # the longest run of tokens that is counted, and what a shorter context is worth: best in data-smoothing
+SPLITS = ("by file", "by piece", "by line")
+PIECE_LINES = 20
+BOOK = "the book's own split"
+PART = 3_000_000    # bytes of the library that splits are compared on
 
 
 def with_vocabulary(rows: int) -> ModelConfig:
@@ -22,8 +36,86 @@ def with_vocabulary(rows: int) -> ModelConfig:
     return replace(config, d_ff=config.d_ff + round((yardstick.n_params - config.n_params) / per_unit))
 
 
+def split(texts: list[str], way: str, rng: random.Random, percent: float = VALID_PERCENT) -> tuple[list[str], list[str]]:
+    """Training and validation text of the same texts: whole files, pieces of 20 lines, or single lines are drawn for validation.
+
+    The last two put neighbours of what is tested into the training text: they are here to show what that does.
+    """
+    if way not in SPLITS:
+        raise ValueError(f"way must be one of {', '.join(SPLITS)}, got {way!r}")
+    units = texts
+    if way != "by file":
+        size = PIECE_LINES if way == "by piece" else 1
+        lines = [text.splitlines(keepends=True) for text in texts]
+        units = ["".join(each[i:i + size]) for each in lines for i in range(0, len(each), size)]
+    chosen = set(rng.sample(range(len(units)), max(1, round(len(units) * percent / 100))))
+    return ["".join(unit for i, unit in enumerate(units) if i not in chosen)], ["".join(units[i] for i in sorted(chosen))]
+
+
+def lzma_with_dictionary(train: str, valid: str) -> float:
+    """Bits per byte of valid for lzma that may look back into train: what both need together, less what train needs alone."""
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": 1 << 25}]
+    sizes = [len(lzma.compress(text.encode(), lzma.FORMAT_RAW, filters=filters)) for text in (train + valid, train)]
+    return 8 * (sizes[0] - sizes[1]) / len(valid.encode())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counting:
+    """Score what only counts and what only compresses, on one split of the standard library."""
+
+    arm: str
+    seed: int
+    max_bytes: int | None = None
+
+    def settings(self) -> dict:
+        return {"data": "stdlib", "max_bytes": self.max_bytes, "rows": ROWS, "n": LONG, "k": K, "percent": VALID_PERCENT,
+                "piece_lines": PIECE_LINES}
+
+    def run(self) -> dict:
+        corpus = load_corpus("stdlib", max_bytes=self.max_bytes)
+        if self.arm == BOOK:
+            train, valid = ["".join(corpus.train)], ["".join(corpus.valid)]
+        else:
+            train, valid = split(corpus.train + corpus.valid, self.arm, random.Random(self.seed))
+        tokenizer, n_bytes = train_tokenizer(train, ROWS), len(valid[0].encode())
+        tokens = [encode_documents(tokenizer, texts)[:-1] for texts in (train, valid)]    # one text each: no end is counted
+        scores = {f"{n}-gram": counted(*tokens, n_bytes, n=n) for n in (1, 2, LONG)}
+        scores |= {name: compressed_bits_per_byte(valid[0], name) for name in ("zlib", "lzma")}
+        scores["lzma with training text"] = lzma_with_dictionary(train[0], valid[0])
+        return {name: round(bits, 4) for name, bits in scores.items()} | {"valid_bytes": n_bytes, "bytes_per_token": round(n_bytes / len(tokens[1]), 4)}
+
+
+def counted(train: np.ndarray, valid: np.ndarray, n_bytes: int, *, n: int, k: float = K) -> float:
+    """Bits per byte of an n-gram model of 4,096 rows that counted train, on valid."""
+    return bits_per_byte(NGram(train, vocab_size=ROWS, n=n, k=k).nats(valid), n_bytes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Smoothing:
+    """Choose k on a part of the training text, never on the validation text: the files are split once more."""
+
+    arm: str
+    seed: int
+    ks: tuple = (12, 25, 50, 100, 200, 400)
+
+    def settings(self) -> dict:
+        return {"data": "stdlib", "rows": ROWS, "ks": list(self.ks), "percent": VALID_PERCENT}
+
+    def run(self) -> dict:
+        train, held_out = split(load_corpus("stdlib").train, "by file", random.Random(self.seed))
+        tokenizer, n_bytes = train_tokenizer(train, ROWS), len(held_out[0].encode())
+        tokens = [encode_documents(tokenizer, texts)[:-1] for texts in (train, held_out)]
+        return {f"{n}-gram": {k: round(counted(*tokens, n_bytes, n=n, k=k), 4) for k in self.ks} for n in (2, LONG)}
+
+
 STUDIES = [
     Study(name="data-vocabulary", question="At equal parameters and equal text, which vocabulary gives the fewest bits per byte?",
           trials=tuple(Training(arm=f"{rows} rows", seed=seed, model=with_vocabulary(rows), training=replace(RECIPE, seq_len=window, seed=seed))
                        for seed in SEEDS for rows, window in WINDOWS.items())),
+    Study(name="data-rungs", question="What do counting and compressing reach on the text that the book's models are scored on?",
+          trials=(Counting(arm=BOOK, seed=0),)),
+    Study(name="data-smoothing", question="How much should a shorter context count, chosen without the validation text?",
+          trials=tuple(Smoothing(arm="by file", seed=seed) for seed in SEEDS)),
+    Study(name="data-splits", question="How much easier does a test become when its neighbours are in the training text?",
+          trials=tuple(Counting(arm=way, seed=seed, max_bytes=PART) for seed in range(1, 6) for way in SPLITS)),
 ]
