@@ -19,11 +19,12 @@ YARDSTICK = ModelConfig.preset("yardstick")
 RECIPE = replace(TrainConfig.preset("yardstick"), eval_every=300)
 
 ADAMW = replace(RECIPE, optimizer="adamw")
-ADAMW_RATES = (0.002, 0.001, 0.004)        # peak rates of AdamW that are tried; Muon's four are in mla-rates
+ADAMW_RATES = (0.0005, 0.001, 0.002)       # peak rates of AdamW that are tried; Muon's four are in mla-rates
 
-SHORT = replace(ADAMW, steps=150, eval_every=50, lr=0.002)  # what the broken runs break
+SHORT = replace(RECIPE, steps=150, eval_every=50)  # what the broken runs break
+TOO_HIGH = 20                                      # times the rates of the recipe, all three
 
-LIVE = replace(ADAMW, steps=80, eval_every=0, lr=0.002)    # what the chapter trains while you read
+LIVE = replace(RECIPE, steps=80, eval_every=0)     # what the chapter trains while you read
 LIVE_BYTES = 3_000_000
 
 WIDTHS = (32, 48, 64, 96)                      # the sizes that the scaling law is fitted to
@@ -123,7 +124,7 @@ def write(model: Transformer, data: Dataset) -> dict[str, str]:
 
 FAULTS = {
     "right": {},
-    "rate too high": dict(training=replace(SHORT, lr=0.1)),
+    "rate too high": dict(training=replace(SHORT, **{name: TOO_HIGH * getattr(SHORT, name) for name in ("lr", "muon_lr", "embed_lr")}, seed=1)),
     "text in order": dict(batches=InOrder),
     "gradients never zeroed": dict(spoil=never_zeroed),
     "the same batches again": dict(batches=SameAgain),
@@ -138,7 +139,7 @@ STUDIES = [
     Study(name="train-rates", question="Which learning rate suits AdamW?",
           trials=tuple(Training(arm=f"adamw {rate:g}", seed=0, model=YARDSTICK, training=replace(ADAMW, lr=rate, seed=0)) for rate in ADAMW_RATES)),
     Study(name="train-live", question="Where does the chapter's short run end, over seeds?",
-          trials=tuple(Training(arm="adamw", seed=seed, model=YARDSTICK, training=replace(LIVE, seed=seed), max_bytes=LIVE_BYTES) for seed in range(1, 6))),
+          trials=tuple(Training(arm="yardstick", seed=seed, model=YARDSTICK, training=replace(LIVE, seed=seed), max_bytes=LIVE_BYTES) for seed in range(1, 6))),
     Study(name="train-sizes", question="How does the score depend on the model's size, at equal tokens?",
           trials=tuple(Training(arm=f"D={width}", seed=seed, model=of_width(width), training=replace(RECIPE, seed=seed))
                        for seed in (1, 2) for width in WIDTHS)),
