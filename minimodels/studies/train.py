@@ -22,7 +22,7 @@ ADAMW = replace(RECIPE, optimizer="adamw")
 ADAMW_RATES = (0.0005, 0.001, 0.002)       # peak rates of AdamW that are tried; Muon's four are in mla-rates
 
 SHORT = replace(RECIPE, steps=150, eval_every=50)  # what the broken runs break
-TOO_HIGH = 20                                      # times the rates of the recipe, all three
+TOO_HIGH = 8                                       # times the rates of the recipe, all three
 
 LIVE = replace(RECIPE, steps=80, eval_every=0)     # what the chapter trains while you read
 LIVE_BYTES = 3_000_000
