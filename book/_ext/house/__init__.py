@@ -7,6 +7,7 @@ the site, and stops the build at anything that it does not know, naming cell and
     prose.py     links, folds, big numbers, equations, concept words, and markup that would show as it is elsewhere
     boxes.py     block quotes with a bold lead: motto, exercise, claim, prediction, ...
     claims.py    data/claims.yml: stamps, lists of claims, links into the ledger, the front page's list
+    ledger_page.py    the ledger's page
     drawings.py  what show.drawing displayed
     theme.py     what the theme needs: files, figure numbers
 """
@@ -15,7 +16,7 @@ from docutils import nodes
 from sphinx.errors import SphinxError
 from sphinx.transforms import SphinxTransform
 
-from . import boxes, claims, drawings, header, prose, theme
+from . import boxes, claims, drawings, header, ledger_page, prose, theme
 from .page import Page
 
 STEPS = (header.dress, claims.unwrap, prose.fold, boxes.dress, claims.dress_lists, prose.refuse_foreign_markup, prose.enlarge_numbers,
@@ -30,6 +31,7 @@ class Dress(SphinxTransform):
     def apply(self, **kwargs):
         page = Page(self.app, self.document, self.env.docname)
         prose.point_links_at_headings(page)
+        ledger_page.let_pages_link_to_rows(page)
         if page.book is not None:
             for text in [t for t in self.document.findall(nodes.Text) if not t.astext()]:
                 text.parent.remove(text)           # the parser leaves empty texts around bold words
@@ -66,6 +68,6 @@ def setup(app):
     app.connect("env-purge-doc", forget)
     app.connect("env-merge-info", gather)
     app.connect("env-updated", stop_if_anything_is_wrong)
-    for part in (header, claims, drawings, theme):
+    for part in (header, claims, ledger_page, drawings, theme):
         part.setup(app)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
