@@ -40,3 +40,11 @@ def learn_merges(words: dict[tuple, int], n_merges: int) -> list[tuple]:
         merges.append(best)
         words = {merge(word, best, new): n for word, n in words.items()}
     return merges
+
+
+def encode_word(word: tuple, ranks: dict[tuple, int]) -> tuple:
+    """The ids of a word after all merges: whichever of its pairs was learnt first is merged first. ranks: {pair: id of its token}."""
+    while pairs := [pair for pair in zip(word, word[1:]) if pair in ranks]:
+        first = min(pairs, key=ranks.get)
+        word = merge(word, first, ranks[first])
+    return word

@@ -26,6 +26,8 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "minimodels" / "explorables"
 VIEW = "application/vnd.jupyter.widget-view+json"
 
+LARGEST = {"tokens": 80_000}    # characters of a committed output, where its facts are many: here 3,839 merges
+
 each_piece = pytest.mark.parametrize("piece", ALL, ids=lambda piece: piece.name)
 
 
@@ -210,7 +212,7 @@ def test_html_carries_the_state_and_nothing_that_runs(piece):
     table = Table(one.html())
     assert table.place == {"class": "explorable", "data-explorable": one.name, "data-state": json.dumps(one.state(), ensure_ascii=False)}
     assert table.tags <= {"div", "table", "caption", "thead", "tbody", "tr", "th", "td", "p", "em"}
-    assert len(one.html()) < 4000
+    assert len(one.html()) < LARGEST.get(one.name, 4000)
 
 
 def test_state_survives_quotes_and_tags_and_refuses_what_is_not_finite():

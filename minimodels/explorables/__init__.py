@@ -9,7 +9,10 @@ runs the module. The site has no kernel: the committed output is HTML that carri
 from minimodels.explorables.absorb import Absorb
 from minimodels.explorables.attention_pattern import AttentionPattern
 from minimodels.explorables.kv_cache import KVCache
+from minimodels.explorables.model_shape import ModelShape
+from minimodels.explorables.tokens import Tokens
+from minimodels.explorables.training_cost import TrainingCost
 
-ALL = (KVCache, Absorb, AttentionPattern)
+ALL = (KVCache, Absorb, AttentionPattern, ModelShape, Tokens, TrainingCost)
 
-__all__ = ["ALL", "Absorb", "AttentionPattern", "KVCache"]
+__all__ = ["ALL", "Absorb", "AttentionPattern", "KVCache", "ModelShape", "Tokens", "TrainingCost"]
