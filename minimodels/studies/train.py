@@ -19,7 +19,7 @@ YARDSTICK = ModelConfig.preset("yardstick")
 RECIPE = replace(TrainConfig.preset("yardstick"), eval_every=300)
 
 ADAMW = replace(RECIPE, optimizer="adamw")
-ADAMW_RATES = (0.0005, 0.001, 0.002)       # peak rates of AdamW that are tried; Muon's four are in mla-rates
+ADAMW_RATES = (0.002, 0.004, 0.008)        # peak rates of AdamW that are tried; Muon's four are in mla-rates
 
 SHORT = replace(RECIPE, steps=150, eval_every=50)  # what the broken runs break
 TOO_HIGH = 8                                       # times the rates of the recipe, all three
