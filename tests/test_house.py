@@ -26,12 +26,13 @@ documents: {one: {name: One, kind: article, date: undated, about: A thing.}}
 subjects: {thing: Things}
 sources: {a-paper: A paper}
 verdicts: [supported, with a caveat, misleading, wrong, cannot be verified]
-chapters: [cost, data]
+chapters: [trial, data]
 claims:
 - {id: C01, claim: One., verdict: wrong, reason: Because., right: Two., famous: 2, ABOUT}
 - {id: C02, claim: Three costs $4., verdict: with a caveat, reason: It does., right: It costs $5., famous: 1, ABOUT}
 - {id: C03, claim: Five., verdict: supported, reason: Yes., right: Five., ABOUT}
-""".replace("ABOUT", "documents: [one], subject: thing, chapter: data, figures: [{says: It is., kind: primary, source: a-paper, place: Table 1}]")
+""".replace("famous: 2, ABOUT", "famous: 2, chapter: trial, ALL").replace("ABOUT", "chapter: data, ALL").replace(
+    "ALL", "documents: [one], subject: thing, figures: [{says: It is., kind: primary, source: a-paper, place: Table 1}]")
 SVG = ('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} 40"><title>A line</title><desc>A line from left to right.</desc>'
        '<path d="M2 20H40" class="line-mla"/></svg>')
 
@@ -190,11 +191,29 @@ Sum over `n`.
 NEXT = notebook("# Next\n\n[Open in Colab](" + COLAB.replace("06_trial", "07_next") + ")\n\n## One Heading\n\nText.", book={"number": 7})
 
 
+LEDGER = """\
+---
+orphan: true
+---
+# Chapter 6 and the ledger
+
+Chapter 6 tells; chapter 8 is not there; `chapter 6` is code. See [a row](#c02).
+
+```{ledger} verdicts
+```
+```{ledger} documents
+```
+```{ledger} claims
+```
+"""
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("good")
     said = build(folder, {"chapters/06_trial.ipynb": notebook(*GOOD), "chapters/07_next.ipynb": NEXT,
-                          "chapters/famous.md": "# Famous\n\n```{famous-claims}\n```\n"})
+                          "chapters/famous.md": "# Famous\n\n```{famous-claims}\n```\n",
+                          "book/ledger.md": LEDGER})
     assert said == ""
     return folder / "out"
 
@@ -227,17 +246,20 @@ def page(built):
     '<p class="box-title">Exercise 6.1<span class="what"> absorb the key</span><span class="effort">medium, 10 minutes</span></p>',
     '<details class="fold solution"><summary>Solution</summary>',
     "<dt>At equal steps</dt><dd><p>No.</p>",
-    '<span class="stamp stamp-wrong">Wrong</span><span class="claim-number">Claim C01</span>',
+    '<span class="stamp stamp-wrong">Wrong</span><a class="to-ledger reference internal" href="../book/ledger.html#c01">'
+    '<span class="claim-number">Claim C01</span></a>',
     '<p class="quote">One.</p>',
     '<p class="right"><em>It would have been right to say:</em> two.</p>',
     '<p class="source">Source: <a class="reference internal" href="07_next.html#one-heading">',
     '<div class="box claim docutils container" id="claim-c01">',
-    '<p class="verdict"><span class="stamp stamp-wrong">Wrong</span><span class="claim-number">C01</span></p> <div class="body docutils container"> '
+    '<p class="verdict"><span class="stamp stamp-wrong">Wrong</span><a class="to-ledger reference internal" href="../book/ledger.html#c01">'
+    '<span class="claim-number">C01</span></a></p> <div class="body docutils container"> '
     '<p class="said"><em>One.</em></p> <p>Because.</p> <p class="right"><em>Right:</em> Two.</p> <p class="source">Source: '
     '<a class="reference internal" href="07_next.html#one-heading">',
     '<div class="claim row docutils container" id="claim-c02">',
     '<div class="box claim docutils container" id="claim-c03">',
-    '<div class="claim told docutils container"> <p class="verdict"><span class="claim-number">C02</span></p>',
+    '<div class="claim told docutils container"> <p class="verdict"><a class="to-ledger reference internal" href="../book/ledger.html#c02">'
+    '<span class="claim-number">C02</span></a></p>',
     '<p class="box-title">Bugs that still train</p>',
     '<p class="box-title">Takeaways</p>',
     '<p class="onward-link"><a class="reference internal" href="07_next.html">',
@@ -267,6 +289,27 @@ def test_the_famous_claims_come_in_their_order_and_dollars_are_no_formula(built)
     assert re.findall(r'class="stamp stamp-(\w+)"', page) == ["caveat", "wrong"]
     assert re.findall(r'<p class="quote">([^<]+)', page) == ["Three costs $4.", "One."]
     assert re.findall(r'<p class="right">([^<]+)', page) == ["It costs $5.", "Two."]
+
+
+@pytest.fixture(scope="module")
+def rows(built):
+    return " ".join((built / "book" / "ledger.html").read_text("utf8").split())
+
+
+@pytest.mark.parametrize("html", [
+    '<a class="reference internal" href="../chapters/06_trial.html">Chapter 6</a> tells; chapter 8 is not there; <code',
+    '<a class="reference internal" href="#c02">',
+    '<dt><a class="reference internal" href="#verdict=wrong"><span class="stamp stamp-wrong">Wrong</span></a><span class="n"> 1</span></dt>',
+    '<li style="flex-grow:1"><a class="of-caveat" href="#document=one&amp;verdict=caveat">',
+    '<option value="data">2 · data (not written yet)</option>',
+    '<details class="entry" id="c02" data-verdict="caveat" data-subject="thing" data-document="one" data-chapter="data"><summary>',
+    '<span class="kind">Primary</span> It is. <a class="reference internal" href="references.html#a-paper">A paper, Table 1</a>.',
+    '<span class="label">Tested in </span><a class="reference internal" href="../chapters/06_trial.html#claim-c01">chapter 1, Trial</a>.',
+    '<span class="label">Tested in </span>chapter 2, which is not written yet.',
+    '<a class="reference external" href="https://github.com/some-one/a-book/issues/new?title=C03%3A%20">Contest this verdict</a>',
+])
+def test_the_ledger_s_page_has_each_piece(rows, html):
+    assert html in rows
 
 
 @pytest.mark.parametrize("heading, anchor", [("#The-Pain,-at-once", "the-pain-at-once"), ("#Does-it-pay-here?", "does-it-pay-here"), ("#a_b", "a_b")])

@@ -7,6 +7,7 @@ import json
 import re
 import threading
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import browser as browsers
 import pytest
@@ -170,7 +171,9 @@ def test_every_link_inside_the_site_leads_to_a_page_and_its_place(site):
             file, _, anchor = html.unescape(target).partition("#")
             there = (page.parent / file).resolve() if file else page
             assert there.exists(), f"{page.relative_to(site)} links to {target}"
-            if anchor and there in ids:
+            if "=" in anchor and there.stem == "ledger":    # a choice of the ledger's filters
+                assert all(re.search(rf'data-{name}="[^"]*\b{value}\b', there.read_text("utf8")) for name, value in parse_qsl(anchor)), target
+            elif anchor and there in ids:
                 assert anchor in ids[there], f"{page.relative_to(site)} links to {target}"
 
 
@@ -190,6 +193,139 @@ def test_the_front_page_shows_the_famous_claims_with_their_stamps(site):
     stamps = re.findall(r'class="stamp stamp-\w+">([^<]+)<', page)
     assert [stamp.lower() for stamp in stamps] == [claim["verdict"] for claim in famous]
     assert len(famous) == 5
+
+
+# ---- the ledger
+
+CLAIMS = yaml.safe_load((ROOT / "data" / "claims.yml").read_text("utf8"))
+STAMPS = {"supported": "supported", "with a caveat": "caveat", "misleading": "misleading", "wrong": "wrong", "cannot be verified": "unverifiable"}
+
+
+def claims_with(**wanted):
+    """Numbers of the claims that fit, straight from the file."""
+    return [c["id"].lower() for c in CLAIMS["claims"] if all(v in c["documents"] if k == "document" else v == c[k] for k, v in wanted.items())]
+
+
+def shown(page):
+    return page.locator("details.entry:visible").evaluate_all("all => all.map(entry => entry.id)")
+
+
+@pytest.fixture
+def the_ledger(browser, address):
+    visit = Visit(browser, address, "book/ledger.html")
+    yield visit.page
+    assert visit.foreign == [] and visit.wrong == []
+    visit.context.close()
+
+
+def test_the_ledger_is_all_there_without_a_script(site):
+    page = (site / "book" / "ledger.html").read_text("utf8")
+    assert len(page.encode()) < 300_000
+    rows = re.findall(r'<details class="entry" id="(c\d\d)"[^>]*>(.*?)</details>', page, re.S)
+    assert [number for number, _ in rows] == [claim["id"].lower() for claim in CLAIMS["claims"]]
+    for (_, row), claim in zip(rows, CLAIMS["claims"]):
+        text = html.unescape(" ".join(re.sub(r"<[^>]+>", "", row).split())).replace("’", "'")
+        assert f'stamp-{STAMPS[claim["verdict"]]}"' in row
+        for sentence in (claim["claim"], claim["reason"], claim.get("right", ""), *(figure["says"] for figure in claim["figures"])):
+            assert " ".join(sentence.split()) in text, f'{claim["id"]} lacks {sentence!r}'
+        for figure in claim["figures"]:
+            assert figure.get("place", "") in text and figure.get("arithmetic", "") in text
+            assert "source" not in figure or f'href="references.html#{figure["source"]}"' in row
+        assert ("which is not written yet" in row) == (claim["chapter"] not in {name.partition("_")[2] for name in CHAPTERS})
+
+
+def test_a_claim_in_a_chapter_and_its_row_lead_to_each_other(site):
+    ledger = (site / "book" / "ledger.html").read_text("utf8")
+    for name in CHAPTERS:
+        page = (site / f"{name}.html").read_text("utf8")
+        for number in re.findall(r'<div class="(?:box )?claim[^"]*" id="claim-(c\d\d)"', page):
+            assert f'href="../book/ledger.html#{number}"' in page
+            row = re.search(rf'<details class="entry" id="{number}".*?</details>', ledger, re.S)[0]
+            tested = next(c["chapter"] for c in CLAIMS["claims"] if c["id"].lower() == number)
+            assert not name.endswith(f"_{tested}") or f'href="../{name}.html#claim-{number}"' in row
+    assert 'href="../chapters/06_mla.html#claim-c60"' in ledger
+
+
+@pytest.mark.parametrize("wanted", [{"verdict": "wrong"}, {"subject": "experts"}, {"document": "cascade"}, {"chapter": "cost"},
+                                    {"document": "crypto-press", "verdict": "misleading"}], ids=str)
+def test_filters_show_the_claims_that_fit_and_the_address_keeps_them(the_ledger, wanted):
+    page, expected = the_ledger, claims_with(**wanted)
+    for name, value in wanted.items():
+        page.get_by_role("combobox", name=name.capitalize(), exact=True).select_option(STAMPS.get(value, value))
+    assert shown(page) == expected and 0 < len(expected) < 97
+    page.get_by_role("status").get_by_text(f"{len(expected)} of 97 claims.").wait_for()
+    page.reload()
+    assert shown(page) == expected
+    page.get_by_role("button", name="Show all").click()
+    page.get_by_role("status").get_by_text("All 97 claims.").wait_for()
+    assert len(shown(page)) == 97 and "#" not in page.url
+
+
+def test_words_are_searched_in_all_of_a_claim_and_none_found_is_said(the_ledger):
+    page = the_ledger
+    page.get_by_label("Words").fill("h800 POWER")
+    found = shown(page)
+    assert "c04" in found and len(found) < 10
+    page.get_by_label("Words").fill("c60")
+    assert shown(page) == ["c60"]
+    page.get_by_label("Words").fill("no such word")
+    page.get_by_role("status").get_by_text("No claim fits. Take a filter back, or show all.").wait_for()
+    assert shown(page) == []
+
+
+def test_a_link_opens_its_claim_also_where_a_filter_hid_it(the_ledger):
+    page = the_ledger
+    page.goto(page.url + "#verdict=wrong")
+    assert shown(page) == claims_with(verdict="wrong")
+    page.evaluate("location.hash = 'c60'")
+    page.wait_for_function("document.activeElement.parentElement.id === 'c60'")
+    assert page.locator("#c60").evaluate("entry => entry.open") and len(shown(page)) == 97
+    assert page.locator("#c60").evaluate("entry => entry.getBoundingClientRect().top") < 300
+    page.locator(".segments a.of-wrong").nth(1).click()
+    assert shown(page) == claims_with(verdict="wrong", document="cascade")
+
+
+def test_the_ledger_works_by_keyboard(the_ledger):
+    page = the_ledger
+    page.get_by_label("Words").focus()
+    for name in ("verdict", "subject", "document", "chapter"):
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.name") == name
+    page.locator("#c01 > summary").focus()
+    page.keyboard.press("Enter")
+    assert page.locator("#c01 .entry-body").is_visible()
+    page.keyboard.press("Enter")
+    assert not page.locator("#c01 .entry-body").is_visible()
+    page.get_by_role("button", name="Open what is shown").press("Enter")
+    assert page.locator("details.entry[open]").count() == 97
+    page.get_by_role("button", name="Close what is shown").press("Enter")
+    assert page.locator("details.entry[open]").count() == 0
+
+
+def test_on_paper_the_ledger_is_open_and_without_its_filters(the_ledger):
+    page = the_ledger
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("details.entry[open]").count() == 97 and not page.locator(".filters").is_visible()
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.locator("details.entry[open]").count() == 0
+
+
+@pytest.mark.parametrize("theme", PAPER)
+def test_the_ledger_is_accessible_with_its_rows_open_and_fits_a_small_phone(browser, address, theme):
+    visit = Visit(browser, address, "book/ledger.html", theme=theme)
+    page = visit.page
+    page.get_by_role("button", name="Open what is shown").click()
+    page.add_script_tag(path=ROOT / "tests" / "vendor" / "axe.min.js")
+    found = page.evaluate("async () => (await axe.run(document)).violations.map(v => [v.impact, v.id, v.nodes.slice(0, 3).map(n => n.html.slice(0, 160))])")
+    assert [violation for violation in found if violation[0] in GRAVE] == []
+    for width in (360, 768, 1440):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0, f"at {width} px"
+        wide = page.evaluate("""() => [...document.querySelectorAll("article *")].filter(
+            e => e.getBoundingClientRect().right > document.documentElement.clientWidth + 1).map(e => e.outerHTML.slice(0, 80))""")
+        assert wide == [], f"at {width} px"
+    visit.context.close()
 
 
 def test_a_prediction_is_kept_over_a_reload(browser, address):

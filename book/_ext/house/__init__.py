@@ -39,6 +39,8 @@ class Dress(SphinxTransform):
                 step(page)
         elif page.notebook is not None:
             boxes.refuse(page)
+        else:
+            prose.link_chapters(page)
         complaints_of(self.env)[self.env.docname] = page.complaints
 
 

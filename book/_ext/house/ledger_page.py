@@ -97,7 +97,7 @@ RULES = {
 
 def documents(site, book):
     """A bar for each document: its claims by verdict, as segments with sign and number."""
-    rows = [bar("All five", "", f"{len(book.claims)} claims", book.claims, "")]
+    rows = [bar("All together", "", f"{len(book.claims)} claims", book.claims, "")]
     for key, about in book.documents.items():
         claims = book.select(document=key)
         rows.append(bar(about["name"], f"{about['kind'].capitalize()}, {about['date']}. {about['about']}", f"{len(claims)} claims", claims, key))

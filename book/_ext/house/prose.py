@@ -4,6 +4,7 @@ import re
 
 from docutils import nodes
 from sphinx import addnodes
+from sphinx.util.osutil import relative_uri
 
 from .page import container
 
@@ -19,6 +20,7 @@ CONCEPTS = {    # a chapter adds its own symbols in metadata.book.terms
     "rl": ("rl", "grpo", "reinforcement learning"),
     "distill": ("distillation",),
 }
+CHAPTER = re.compile(r"\b[Cc]hapter (\d+)\b")
 CODE_OR_MATH = re.compile(r"^```.*?^```|`[^`\n]+`(?!`)|\$\$.*?\$\$|\$[^$\n]+\$", re.DOTALL | re.MULTILINE)
 FOREIGN = re.compile(r"^[> ]*(:::+\S*|```\{\S+|\([\w-]+\)=|\{[.#][^}]+\})|(\[\^\w+\]|\{[\w-]+\}(?=`))", re.MULTILINE)
 
@@ -31,6 +33,29 @@ def point_links_at_headings(page):
     for link in page.document.findall(addnodes.pending_xref):
         if link.get("reftargetid"):
             link["reftargetid"] = slug(link["reftargetid"])
+
+
+def link_chapters(page):
+    """'Chapter 3' on a page around the chapters leads there, as soon as that chapter exists."""
+    found = (re.fullmatch(r"chapters/(\d\d)_\w+", name) for name in page.app.env.found_docs)
+    pages = {int(chapter[1]): chapter[0] for chapter in found if chapter}
+    get_uri = page.app.builder.get_target_uri
+    for text in list(page.document.findall(nodes.Text)):
+        if _is_linked(text) or not CHAPTER.search(text):
+            continue
+        parts, end = [], 0
+        for named in CHAPTER.finditer(text):
+            if int(named[1]) in pages:
+                uri = relative_uri(get_uri(page.name), get_uri(pages[int(named[1])]))
+                parts += [nodes.Text(text[end:named.start()]), nodes.reference("", named[0], refuri=uri, internal=True)]
+                end = named.end()
+        text.parent.replace(text, [part for part in (*parts, nodes.Text(text[end:])) if part.astext()])
+
+
+def _is_linked(node):
+    while node is not None and not isinstance(node, (nodes.reference, nodes.title, nodes.literal, addnodes.pending_xref)):
+        node = node.parent
+    return node is not None
 
 
 def slug(heading) -> str:
