@@ -19,10 +19,12 @@ YARDSTICK = ModelConfig.preset("yardstick")
 RECIPE = replace(TrainConfig.preset("yardstick"), eval_every=300)
 
 ADAMW = replace(RECIPE, optimizer="adamw")
-ADAMW_RATES = (0.002, 0.004, 0.008)        # peak rates of AdamW that are tried; Muon's four are in mla-rates
+ADAMW_RATES = (0.002, 0.004, 0.008)            # peak rates of AdamW that are tried; Muon's four are in mla-rates
 
 SHORT = replace(RECIPE, steps=150, eval_every=50)  # what the broken runs break
 TOO_HIGH = 8                                       # times the rates of the recipe, all three
+ADAMW_BEST = 0.004                             # the best of them; a test compares
+SEEDS = (1, 2, 3)
 
 LIVE = replace(RECIPE, steps=80, eval_every=0)     # what the chapter trains while you read
 LIVE_BYTES = 3_000_000
@@ -138,6 +140,8 @@ STUDIES = [
           trials=tuple(Watched(arm=arm, seed=1, model=YARDSTICK, **{"training": replace(SHORT, seed=1)} | fault) for arm, fault in FAULTS.items())),
     Study(name="train-rates", question="Which learning rate suits AdamW?",
           trials=tuple(Training(arm=f"adamw {rate:g}", seed=0, model=YARDSTICK, training=replace(ADAMW, lr=rate, seed=0)) for rate in ADAMW_RATES)),
+    Study(name="train-optimizers", question="At its best rate, how well does AdamW train the yardstick? Muon's runs are the arm mha of mla-quality.",
+          trials=tuple(Training(arm="adamw", seed=seed, model=YARDSTICK, training=replace(ADAMW, lr=ADAMW_BEST, seed=seed)) for seed in SEEDS)),
     Study(name="train-live", question="Where does the chapter's short run end, over seeds?",
           trials=tuple(Training(arm="yardstick", seed=seed, model=YARDSTICK, training=replace(LIVE, seed=seed), max_bytes=LIVE_BYTES) for seed in range(1, 6))),
     Study(name="train-sizes", question="How does the score depend on the model's size, at equal tokens?",
