@@ -8,6 +8,7 @@ import torch
 from minimodels.attention import Cache, GroupedAttention, Place
 from minimodels.config import ModelConfig
 from minimodels.layers import Rope
+from minimodels.linear import product
 from minimodels.mla import LatentAttention
 
 
@@ -61,13 +62,18 @@ def decode_step(config: ModelConfig, context: int, *, absorb: bool | None = None
     return step
 
 
-READ_BYTES, WIDTH = 2**28, 1024    # of the array that is read, more than any processor's cache; of the matrices that are multiplied
+READ_BYTES = 2**28                       # of the array that is read: more than any processor's cache
+ROWS, WIDE, NARROW = 512, 4096, 1024     # of the matrices that are multiplied: (ROWS, NARROW) by (WIDE, NARROW)
+MULTIPLY_FLOPS = 2 * ROWS * WIDE * NARROW
 
 
 def roofs() -> dict[str, Callable[[], torch.Tensor]]:
-    """The two things that a machine can be short of: a function that reads READ_BYTES of memory, and one that does 2 WIDTH^3 FLOPs."""
-    array, matrix = torch.ones(READ_BYTES // 4), torch.randn(WIDTH, WIDTH)
-    return {"read": array.sum, "multiply": lambda: matrix @ matrix}
+    """The two things that a machine can be short of: a function that reads READ_BYTES of memory, and one that does MULTIPLY_FLOPS.
+
+    The second is the product that our models use, on matrices of a size that suits it.
+    """
+    array, x, weight = torch.ones(READ_BYTES // 4), torch.randn(ROWS, NARROW), torch.randn(WIDE, NARROW)
+    return {"read": array.sum, "multiply": lambda: product(x, weight)}
 
 
 def a_pass(model: torch.nn.Module, T: int, B: int, S: int) -> Callable[[], torch.Tensor]:

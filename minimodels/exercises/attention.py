@@ -45,7 +45,7 @@ def _forbidden(T):
 
 # ---- 3.2
 
-def attend(q, k, v):
+def attend_one_head(q, k, v):
     """Causal attention of one head. q, k: (T, Dh); v: (T, Dv). Returns (T, Dv)."""
     T, Dh = q.shape
     score = q @ k.T / math.sqrt(Dh)
@@ -59,11 +59,11 @@ def _head_inputs(rng):
 
 
 def _unscaled(q, k, v):
-    return attend(q * math.sqrt(q.shape[1]), k, v)
+    return attend_one_head(q * math.sqrt(q.shape[1]), k, v)
 
 
 def _divided_by_width(q, k, v):
-    return attend(q / math.sqrt(q.shape[1]), k, v)
+    return attend_one_head(q / math.sqrt(q.shape[1]), k, v)
 
 
 def _unmasked(q, k, v):
@@ -116,7 +116,7 @@ def _second_from_first(a, b, angle):
 
 # ---- 3.4
 
-def share(k, n_heads):
+def share_heads(k, n_heads):
     """Each key-value head, repeated for its group of query heads. k: (B, S, G, Dh). Returns (B, S, n_heads, Dh)."""
     return k.repeat_interleave(n_heads // k.shape[2], dim=2)
 
@@ -138,7 +138,7 @@ def _times_n_heads(k, n_heads):
     return k.repeat_interleave(n_heads, dim=2)
 
 
-# ---- 3.5
+# ---- 3.6
 
 def decode_one(q, k, v, k_cache, v_cache):
     """One new token behind a cache of S: its output, and the longer caches.
@@ -180,7 +180,7 @@ def _decode_unscaled(q, k, v, k_cache, v_cache):
     return decode_one(q * math.sqrt(q.shape[-1]), k, v, k_cache, v_cache)
 
 
-# ---- 3.6
+# ---- 3.7
 
 def intensity(n_weights, n_cached, batch, n_bytes):
     """FLOPs for each byte that must be read, when every sequence of a batch gets one token.
@@ -212,7 +212,7 @@ def _numbers_for_bytes(n_weights, n_cached, batch, n_bytes):
     return intensity(n_weights, n_cached, batch, 1)
 
 
-# ---- 3.7
+# ---- 3.8
 
 CONFIG = ModelConfig(vocab_size=11, d_model=24, n_layers=1, max_seq_len=64, attention="mha", n_heads=3, d_head=8, d_value=8, n_experts=0,
                      mtp_depth=0)
@@ -259,7 +259,7 @@ def _upside_down(layer, h, place):
     return not sees_the_future(layer, h, place)
 
 
-# ---- 3.8
+# ---- 3.5
 
 def looks_back_one(weights):
     """The mean weight that queries give to the token before them, over the queries that have one. weights: (T, T), row t is query t."""
@@ -297,7 +297,7 @@ EXERCISES = [
         Mutant(function=_not_itself, hint="A token may look at itself. Without that, what does the first one look at?"),
         Mutant(function=_columns_for_rows, hint="Rows and columns are exchanged: a row is a query, and the first query sees one token alone."),
         Mutant(function=_forbidden, hint="True allows. Yours is true where looking is forbidden."))),
-    Exercise(solution=attend, inputs=_head_inputs, hint="Scores, scale, mask, softmax along a query's row, weighted sum of the values.", mutants=(
+    Exercise(solution=attend_one_head, inputs=_head_inputs, hint="Scores, scale, mask, softmax along a query's row, weighted sum of the values.", mutants=(
         Mutant(function=_unscaled, hint="Divide the scores by the root of Dh."),
         Mutant(function=_divided_by_width, hint="Divide by the root of Dh, not by Dh."),
         Mutant(function=_unmasked, hint="The future must be masked: a query may see s <= t alone."),
@@ -309,7 +309,7 @@ EXERCISES = [
         Mutant(function=_sum_of_both, hint="Without a minus it is no rotation: the length changes."),
         Mutant(function=_in_degrees, hint="The angle is in radians already."),
         Mutant(function=_second_from_first, hint="The second number is made from the *old* first one; yours has been written over."))),
-    Exercise(solution=share, inputs=_share_inputs, hint="Each key-value head, n_heads / G times in a row.", mutants=(
+    Exercise(solution=share_heads, inputs=_share_inputs, hint="Each key-value head, n_heads / G times in a row.", mutants=(
         Mutant(function=_in_turns, hint="Neighbouring query heads share: 0 0 0 1 1 1, not 0 1 0 1 0 1. `repeat_interleave` does it."),
         Mutant(function=_first_group_for_all, hint="That is multi-query attention: all heads read the first group."),
         Mutant(function=_times_n_heads, hint="Repeat each head n_heads / G times, so that n_heads come out."))),

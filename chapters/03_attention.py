@@ -1,0 +1,1028 @@
+# ---
+# jupyter:
+#   book:
+#     number: 3
+#     reading: 80 min
+#     cpu: 60 s, 0.9 GB
+#     needs: "[Data](02_data.ipynb): tokens, and bits per byte"
+#     terms:
+#       attn: [k, v]
+#   jupytext:
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: book
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Attention
+#
+# [Open in Colab](https://colab.research.google.com/github/minimodels/small-models-big-claims/blob/main/chapters/03_attention.ipynb)
+#
+# > *To say what comes next, look at what came before.*
+#
+# > **You will be able to**
+# > - compute causal attention by hand, with whole numbers, and then for a whole layer;
+# > - say what a rotation has to do with word order, and test that only distances count;
+# > - look into a trained model and find, by measurement, heads with a job that has a name;
+# > - build a KV cache, prove that it changes nothing, and count what it keeps;
+# > - explain why the same model reads many times as fast as it writes;
+# > - catch a mask that leaks before it makes you famous.
+
+# %%
+BOOK = "git+https://github.com/minimodels/small-models-big-claims"
+try:
+    import minimodels
+except ModuleNotFoundError:  # in Colab, where the book is not installed yet
+    import subprocess, sys
+    pip = [sys.executable, "-m", "pip", "install", "-q", BOOK]
+    subprocess.run(pip, check=True)
+
+# %% tags=["nbval-ignore-output"]
+import copy
+import math
+import statistics
+
+import torch
+from torch import einsum
+from minimodels import exercises, lab, show
+from minimodels.config import ModelConfig
+from minimodels.explorables import AttentionPattern
+from minimodels.studies import recorded
+
+check = exercises.load("attention")
+print(lab.tier())
+
+# %% [markdown]
+# ## The pain
+#
+# **@@RATIO@@ times**
+#
+# > **Margin.** One thread of an AMD EPYC, 51 million weights, a batch of one. [Below](#Why-writing-is-slow) you measure your own
+# > machine.
+#
+# So much longer does our test model take for a token that it *writes* than for a token that it *reads*. It is the same model with the same
+# weights, and for one token it does about the same multiplications either way. Nothing is wrong with the code. Where does the time go?
+#
+# The answer needs attention, what attention keeps, and what it costs to fetch it. At the end of this chapter you will be able to predict that
+# factor from two numbers of your machine.
+#
+# ## What the press said
+#
+# An institute's explainer of DeepSeek's innovations says that traditional systems handle text strictly one word after another, where the
+# new one takes in whole phrases at once. That is claim C52 of [our list](../book/ledger.md).
+#
+# > **Before you read on.** A Transformer of 2017 gets a prompt of 500 words. How many of them does it handle at once: one, a phrase of
+# > some five, or all 500?
+# >
+# > <details><summary>What we found</summary>
+# >
+# > **All 500.** Reading in parallel is what attention was made for. Only writing goes one after another, and in DeepSeek-V3 it
+# > does too. The [verdict](#The-claim-again) stands at the end.
+# >
+# > </details>
+#
+# ## The idea, by hand
+#
+# In a text, a token's meaning lies in other tokens. In `width * height` the second name is easier to guess if you look back and find
+# that the function is called `area`. [Attention](../book/glossary.md#attention) is a way to look back that can be trained.
+#
+# Each token makes three short lists of numbers from its [hidden state](../book/glossary.md#hidden-state), the numbers that stand for it
+# inside the model. A **query**: what am I looking for? A **key**: what can I be found by? A **value**: what do I have to say? A query is
+# multiplied with the key of every token up to its own: number by number, and added up. The larger this product, the better the fit. The
+# products are turned into shares that add up to 1, and by these shares the values are added.
+
+# %% tags=["remove-input"]
+show.drawing("lookback",
+             alt="The query of the word sat, (1, 1), meets three keys; the products are 0, 3 and 0, two to that 1, 8 and 1, the shares 0.1, 0.8 and 0.1; the values added by these shares give (2, 9).",
+             caption="One query, three tokens, in numbers small enough to check in your head.")
+
+# %% [markdown]
+# Check one row. The query of *sat* is $(1, 1)$, the key of *cat* is $(3, 0)$, so the product is $1 \cdot 3 + 1 \cdot 0 = 3$. To turn
+# products into shares, take two to the power of each, here $1$, $8$ and $1$, and divide by their sum, $10$. Large products win, and none
+# is left with nothing. Models take $e = 2.718…$ instead of 2, and the recipe is called [softmax](../book/glossary.md#softmax).
+#
+# Written for the query at place $t$ and the sources $s$ that it may see:
+#
+# $$\begin{aligned} p_{t,s} &= \mathrm{softmax}_s \left( \frac{q_t \cdot k_s}{\sqrt{D_h}} \right) \\ o_t &= \sum_{s \le t} p_{t,s}\, v_s \end{aligned} \tag{3.1}$$
+#
+# | Symbol | Meaning | here | Shape |
+# |---|---|---|---|
+# | $h$ | hidden state, of width $D$ | 128 | `(B, T, D)` |
+# | $q$ | queries of $H$ heads, $D_h$ wide | 8 × 16 | `(B, T, H, Dh)` |
+# | **k**, **v** | keys and values | 8 × 16 | `(B, S, H, Dh)` |
+# | $p$ | shares, the attention weights | | `(B, H, T, S)` |
+# | $o$ | outputs, the sums by share | 8 × 16 | `(B, T, H, Dh)` |
+#
+# Two things in it are new: the root, which is step two below, and the $s \le t$ under the sum. A model is trained to name the next token,
+# so while it reads token $t$, token $t + 1$ is the answer, and it must not be seen. This rule is the **causal mask**. It is one line of code,
+# and at the end of the chapter we will get it wrong on purpose.
+#
+# > **Exercise 3.1** (who may look at whom; easy, 3 minutes). Write `may_look(T)`: a list of `T` rows of `T` truth values. Row `t` is a query,
+# > column `s` a source; `True` allows.
+
+# %%
+def may_look(T):
+    ...
+
+
+# %%
+check.may_look(may_look)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def may_look(T):
+#     return [[s <= t for s in range(T)] for t in range(T)]
+# ```
+#
+# </details>
+#
+# ## Build it
+#
+# ### One: from products to a mean
+#
+# Here are the three words again, all queries at once. Forbidden products become minus infinity, because two to *that* power is nothing.
+
+# %%
+q = torch.tensor([[1., 1.], [1., 0.], [1., 1.]])     # (T, Dh)
+k = torch.tensor([[1., -1.], [3., 0.], [4., -4.]])   # (S, Dh)
+v = torch.tensor([[10., 0.], [0., 10.], [10., 10.]])
+
+score = q @ k.T                                      # (T, S)
+may_attend = torch.ones(3, 3).tril().bool()
+masked = score.masked_fill(~may_attend, -torch.inf)
+share = 2**masked / (2**masked).sum(-1, keepdim=True)
+print(score, share, share @ v, sep="\n")
+
+# %% [markdown]
+# The last row of each is the drawing. Now look at the second row of the products: *cat* would have given *sat*, which comes after it, a 4,
+# its largest. The mask took it away, and what is left adds up to 1 again. Note the order: mask first, softmax then.
+#
+# > **Exercise 3.2** (one head; medium, 10 minutes). Write `attend_one_head(q, k, v)`, equation (3.1) with $e$ and with the root. `q` and `k` are
+# > `(T, Dh)`, `v` is `(T, Dv)`, and `Dh` is `q.shape[1]`.
+
+# %%
+def attend_one_head(q, k, v):
+    ...
+
+
+# %%
+check.attend_one_head(attend_one_head)
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# `x.masked_fill(forbidden, -torch.inf)`, then `.softmax(-1)`, along a query's row.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def attend_one_head(q, k, v):
+#     T, Dh = q.shape
+#     score = q @ k.T / Dh**0.5
+#     future = torch.ones(T, T).triu(1).bool()
+#     return score.masked_fill(future, -torch.inf).softmax(-1) @ v
+# ```
+#
+# </details>
+#
+# ### Two: why the root
+#
+# A product of two random lists of $D_h$ numbers is a sum of $D_h$ random terms, and such a sum spreads like $\sqrt{D_h}$. Without the root, a
+# wide head would begin its life sure of itself for no reason. How large is the largest of 64 shares, before anything is learnt?
+
+# %%
+torch.manual_seed(0)
+rows = []
+for Dh in (16, 64, 256):
+    a, b = torch.randn(1000, 1, Dh), torch.randn(1000, 64, Dh)
+    product = (a * b).sum(-1)                        # (1000, 64)
+    largest = [(product / scale).softmax(-1).amax(-1).mean().item()
+               for scale in (1, Dh**0.5)]
+    rows.append({"head width": Dh, "largest share, no root": largest[0],
+                 "with the root": largest[1]})
+show.table(rows)
+
+# %% [markdown]
+# Without it, a head of 256 gives nearly everything to one token, drawn by chance, and softmax hardly passes a gradient to the others. With it,
+# the width does not matter.
+#
+# ### Three: attention does not know order
+#
+# Everything so far has a hole. Exchange two earlier tokens, keys and values together, and ask the last query again:
+
+# %%
+swapped = [1, 0, 2]
+before = share[2] @ v
+scores = q[2] @ k[swapped].T
+after = (2**scores / (2**scores).sum()) @ v[swapped]
+print("the cat sat:", before.tolist())
+print("cat the sat:", after.tolist())
+
+# %% [markdown]
+# The same. A sum has no order. To attention, *dog bites man* is *man bites dog*; position has to come in on purpose.
+#
+# **RoPE**, rotary position embedding, does it by turning ([RoPE](../book/references.md#rope)). Take two numbers of a query as a point in the plane, and turn it by an
+# angle that grows with its place $t$. Turn the key by the same rule. A product of two arrows depends on the angle between them, and if both
+# move on by five places, both turn on by the same amount.
+
+# %% tags=["remove-input"]
+show.drawing("turn",
+             alt="Three dials with a key's and a query's hand. At places 1 and 3 they are 60 degrees apart; at places 6 and 8 both have turned on and are still 60 degrees apart; at places 1 and 8 they are 135 degrees apart.",
+             caption="Fifteen degrees a place. Moving both keeps the angle between them; moving one does not.")
+
+# %% [markdown]
+# A head of 16 numbers has eight such pairs, and each turns at a speed of its own. The first turns by one radian a token, the last by a
+# three-thousandth of that, like the hands of a clock:
+#
+# $$ \theta_i = 10{,}000^{-2i/D_h} \tag{3.2}$$
+#
+# > **Exercise 3.3** (turn a pair; easy, 5 minutes). Write `turn(a, b, angle)`: the point `(a, b)`, turned counter-clockwise by `angle` in radians, as two
+# > numbers. `math.cos` and `math.sin` are there.
+
+# %%
+def turn(a, b, angle):
+    ...
+
+
+# %%
+check.turn(turn)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def turn(a, b, angle):
+#     cos, sin = math.cos(angle), math.sin(angle)
+#     return a * cos - b * sin, a * sin + b * cos
+# ```
+#
+# </details>
+#
+# The package keeps a table of cosines and sines and turns all pairs at once. Does the promise hold? One query, one key, and 65 distances,
+# with the text beginning at place 0, at 100, and at 900:
+
+# %%
+from minimodels.layers import Rope, rotate
+
+config = ModelConfig.preset("yardstick")     # 8 heads of 16, width 128
+rope = Rope.from_config(config)
+torch.manual_seed(1)
+a_query, a_key = torch.randn(1, 1, 1, 16), torch.randn(1, 1, 1, 16)
+curves = {}
+for start in (0, 100, 900):
+    turned_key = rotate(a_key, rope(torch.tensor([start])))
+    curves[start] = [
+        (rotate(a_query, rope(torch.tensor([start + d]))) * turned_key).sum().item()
+        for d in range(65)]
+gap = max(abs(x - y) for x, y in zip(curves[0], curves[900]))
+print(f"largest difference between starts: {gap:.0e}")
+
+# %% tags=["hide-input"]
+show.show(show.lines({f"from place {start}": (list(range(65)), ys) for start, ys in curves.items() if start == 0}, concept={"from place 0": "mha"},
+                     x="distance between query and key, tokens", y="product of query and key",
+                     title="With RoPE, a product follows the distance, wherever the text begins"),
+          alt="One wavy line over distances 0 to 64; the curves for the three starting places lie on each other.",
+          caption="One random query and key of 16 numbers. Starts at 100 and 900 give the same curve to five decimals, so one is drawn.")
+
+# %% [markdown]
+# One curve for all three. Where the text stands does not matter; how far the two tokens are apart does. The waves are the fast pairs, the
+# slow drift below them the slow ones. Training can lean on either: on a fast pair for *the token just before*, on a slow one for *somewhere above*.
+#
+# ### Four: several heads
+#
+# One head has one opinion about where to look. A layer has $H$ of them, narrow ones, side by side: **multi-head attention**. Their outputs are joined
+# and mixed by one more matrix, `w_o`. Here is a whole layer, without any shortcut; it takes the package's weights, so that we can compare.
+
+# %%
+def attention_by_hand(layer, h, turn_table):
+    """All tokens at once, without a cache: (B, T, D) -> (B, T, D)."""
+    H, Dh = layer.n_heads, layer.d_head
+    q = layer.w_q(h).unflatten(-1, (H, Dh))                # (B, T, H, Dh)
+    k = layer.w_k(h).unflatten(-1, (H, Dh))                # (B, S, H, Dh)
+    v = layer.w_v(h).unflatten(-1, (H, Dh))                # (B, S, H, Dh)
+    q, k = rotate(q, turn_table), rotate(k, turn_table)
+    score = einsum("bthn,bshn->bhts", q, k) / Dh**0.5      # (B, H, T, S)
+    future = torch.ones(score.shape[-2:]).triu(1).bool()   # (T, S)
+    share = score.masked_fill(future, -torch.inf).softmax(-1)
+    o = einsum("bhts,bshn->bthn", share, v)                # (B, T, H, Dh)
+    return layer.w_o(o.flatten(-2))
+
+
+# %% [markdown]
+# Must every head have keys and values of its own? That is a choice, and it becomes a matter of money later. In **multi-query attention** (**MQA**) all
+# heads read the same pair, in **grouped-query attention** (**GQA**) a group of heads shares one. The queries stay as many as they were.
+
+# %% tags=["remove-input"]
+show.drawing("groups",
+             alt="Eight query heads in three rows. MHA: heads 0 to 7 read pairs 0 to 7, 256 numbers a token. GQA: the first four heads read pair 0, the last four pair 1, 64 numbers. MQA: all read pair 0, 32 numbers.",
+             caption="Which key-value pair each query head reads, at our sizes. A pair is 16 numbers of key and 16 of value.")
+
+# %% [markdown]
+# > **Exercise 3.4** (share; medium, 5 minutes). Write `share_heads(k, n_heads)`. `k` is `(B, S, G, Dh)`, keys of `G` groups; the result is `(B, S,
+# > n_heads, Dh)`, with each group's key repeated for its heads, neighbours together as in the drawing.
+
+# %%
+def share_heads(k, n_heads):
+    ...
+
+
+# %%
+check.share_heads(share_heads)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def share_heads(k, n_heads):
+#     return k.repeat_interleave(n_heads // k.shape[2], dim=2)
+# ```
+#
+# `k.repeat` would give groups in turns, 0 1 0 1: as many numbers, and other neighbours. With random weights nobody would notice; with
+# somebody else's trained weights it is a bug.
+#
+# </details>
+#
+# ## Prove it
+#
+# Does the layer by hand do what the package's does, and do both do what others have written? The second opinion is PyTorch's own fused
+# attention, the third the layer of Meta's Llama as Hugging Face wrote it. Llama turns number $i$ together with number $i + 8$, where we turn
+# neighbours, so its weights need reordering, which is in the hidden cell. Weights are drawn large, so that a mistake would show.
+
+# %%
+from minimodels.attention import Cache, Place
+from minimodels.model import Transformer
+
+torch.manual_seed(0)
+layer = Transformer(config).layers[0].attention.eval()
+for parameter in layer.parameters():
+    parameter.data.mul_(4)
+T, h = 40, torch.randn(2, 40, 128)
+place = Place.of(rope, T, h.device)
+
+# %% tags=["hide-input"]
+from torch.nn.functional import scaled_dot_product_attention
+from transformers.models.llama import modeling_llama as llama
+
+
+def llama_attention(layer, h):
+    """The same weights in Hugging Face's layer, which turns halves of a head where ours turns neighbours."""
+    H, Dh = layer.n_heads, layer.d_head
+    theirs = llama.LlamaConfig(hidden_size=h.shape[-1], num_attention_heads=H, num_key_value_heads=H, head_dim=Dh, attn_implementation="eager")
+    halves = torch.cat([torch.arange(0, Dh, 2), torch.arange(1, Dh, 2)])
+    order = (torch.arange(H)[:, None] * Dh + halves).flatten()
+    module = llama.LlamaAttention(theirs, 0).eval()
+    module.load_state_dict({"q_proj.weight": layer.w_q.weight[order], "k_proj.weight": layer.w_k.weight[order],
+                            "v_proj.weight": layer.w_v.weight, "o_proj.weight": layer.w_o.weight})
+    n = h.shape[1]
+    turns = llama.LlamaRotaryEmbedding(theirs)(h, torch.arange(n)[None])
+    return module(h, turns, torch.full((n, n), -torch.inf).triu(1)[None, None])[0]
+
+
+# %%
+with torch.no_grad():
+    hand = attention_by_hand(layer, h, place.turn)
+    q, k, v = (x.transpose(1, 2) for x in layer.project(h, place))
+    fused = scaled_dot_product_attention(q, k, v, is_causal=True)
+    answers = {"the package": layer(h, place),
+               "PyTorch's fused kernel": layer.w_o(fused.transpose(1, 2).flatten(-2)),
+               "Hugging Face's Llama": llama_attention(layer, h)}
+for name, answer in answers.items():
+    torch.testing.assert_close(answer, hand, atol=1e-5, rtol=0)
+    print(f"by hand = {name}, to 5 decimals")
+
+# %% [markdown]
+# ## Look inside
+#
+# So far all weights were random. This book's **yardstick** is a small **dense model** of four layers with eight heads each, 1.28 million parameters,
+# which chapter 4 builds and chapter 5 trains on Python's standard library. Its trained weights lie in the repository. Where do its 32 heads look?
+#
+# > **Before you read on.** Nobody told the heads what to do. In how many of the 32 will you be able to name, after a look at the numbers, what the
+# > head does most of the time?
+# >
+# > <details><summary>What we found</summary>
+# >
+# > @@HEADSFOUND@@
+# >
+# > </details>
+#
+# Each small square below is a head: a row for every query, a column for every source, darker for a larger share. Choose a layer and a head, then
+# point at a token, or walk through the text with the arrow keys.
+
+# %%
+from minimodels.checkpoint import Run
+
+yardstick = Run.open(lab.data_file("checkpoints/yardstick")).model()
+TEXTS = {
+    "a class": 'class Box:\n    def __init__(self, width):\n        self.width = width\n'
+               '        self.height = None\n        self.name = "box"\n',
+    "a function": 'def area(width, height):\n    if width < 0:\n        raise ValueError("width")\n'
+                  "    return width * height\n",
+    "nonsense, twice": "blue seven list open river blue seven list open river"}
+
+# %%
+AttentionPattern.of(yardstick, TEXTS, @@START@@)
+
+# %% [markdown]
+# @@LOOK@@
+#
+# A picture convinces too easily, so measure. For every kind of target, over 4,096 tokens of text that the model was not trained on, take the mean share
+# that a head gives to it. A head that looked everywhere alike would score something too; that is the last column.
+#
+# > **Exercise 3.5** (a score for a job; easy, 5 minutes). Write `looks_back_one(weights)`: the mean share that queries give to the token just before
+# > them. `weights` is `(T, T)`, row `t` for query `t`. The first query has nobody before it, so leave it out.
+
+# %%
+def looks_back_one(weights):
+    ...
+
+
+# %%
+check.looks_back_one(looks_back_one)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def looks_back_one(weights):
+#     T = len(weights)
+#     return sum(weights[t][t - 1] for t in range(1, T)) / (T - 1)
+# ```
+#
+# </details>
+
+# %% tags=["nbval-ignore-output"]
+from minimodels.data import prepare
+from minimodels.patterns import jobs, patterns, targets
+from minimodels.studies.attention import LIVE, LIVE_BYTES, LIVE_MODEL
+
+data = prepare("stdlib", 4096, max_bytes=LIVE_BYTES)
+tokenizer = yardstick.tokenizer
+unseen = tokenizer.encode(data.valid_text()[:40_000]).ids[:4096]
+pages = torch.tensor(unseen).view(32, 128)
+found = [targets(page, [tokenizer.decode([i]) for i in page])
+         for page in pages.tolist()]
+scores = jobs(patterns(yardstick, pages), found)
+
+# %% tags=["nbval-ignore-output"]
+rows = []
+for kind, (mean, even, n) in scores.items():
+    layer_no, head_no = divmod(mean.argmax().item(), config.n_heads)
+    rows.append({"looks at": kind, "best head": f"layer {layer_no}, head {head_no}",
+                 "its mean share": mean.max().item(), "looking evenly": even,
+                 "queries": n})
+show.table(rows)
+
+# %% [markdown]
+# @@JOBS@@
+#
+# ### Two heads that copy
+#
+# The pair is known from larger models as an [induction](../book/glossary.md#induction-head) circuit ([Olsson and others](../book/references.md#induction-heads)): the first head notes at every place what stood
+# before it, and the second, in a later layer, searches these notes. Together they say: *last time this token came, that one followed; so it will
+# again.*
+
+# %% tags=["remove-input"]
+show.drawing("induction",
+             alt="Tokens self, dot, name, comma, and later self again. A head notes at the dot that self stood before it. A later head, at the second self, finds the place where self was noted, and proposes what stands there, the dot, as the next token.",
+             caption="How two heads in different layers copy what followed last time.")
+
+# %% [markdown]
+# If that is what happens, it must work on nonsense too. Take 32 tokens drawn at random and put them twice, one behind the other. No grammar, no
+# meaning; the first half cannot be predicted, and the second only by looking back. Then cut a single head out of the model, by setting its part of
+# `w_o` to zero, and measure again.
+
+# %%
+g = torch.Generator().manual_seed(0)
+once = torch.randint(300, 4096, (64, 32), generator=g)
+twice = torch.cat([once, once], dim=1)               # (64, 64)
+
+
+@torch.inference_mode()
+def loss_by_half(model):
+    """Nats a token on the first and the second half of `twice`."""
+    logits = model(twice).logits[:, :-1].mT          # (64, V, 63)
+    loss = torch.nn.functional.cross_entropy(logits, twice[:, 1:], reduction="none")
+    return loss[:, :31].mean().item(), loss[:, 32:].mean().item()
+
+
+def without(model, layer_no, head_no):
+    """A copy of the model with one head cut out."""
+    cut = copy.deepcopy(model)
+    Dh = model.config.d_head
+    cut.layers[layer_no].attention.w_o.weight.data[:, head_no * Dh:(head_no + 1) * Dh] = 0
+    return cut
+
+
+# %%
+back = divmod(scores["previous token"][0].argmax().item(), config.n_heads)
+neighbour = (back[0], (back[1] + 1) % config.n_heads)
+models = {"whole": yardstick,
+          f"without head {back[1]} of layer {back[0]}": without(yardstick, *back),
+          f"without head {neighbour[1]}, its neighbour": without(yardstick, *neighbour)}
+rows = []
+for name, model in models.items():
+    first, second = loss_by_half(model)
+    rows.append({"model": name, "first time, nats": first, "second time": second})
+show.table(rows)
+
+# %% [markdown]
+# @@CUT@@
+#
+# ## Remember: the KV cache
+#
+# Now let the model write. Each new token needs the keys and values of all tokens before it. They do not change any more: the mask sees to
+# that, for nothing that comes later can reach them. So keep them, in a [KV cache](../book/glossary.md#kv-cache), and compute only what is new.
+#
+# > **Exercise 3.6** (one step with a cache; medium, 10 minutes). Write `decode_one(q, k, v, k_cache, v_cache)` for one new token. `q`, `k`, `v` are
+# > `(H, Dh)`; the caches are `(S, H, Dh)`. Return the output `(H, Dh)` and both caches, one token longer. Do you need a mask?
+
+# %%
+def decode_one(q, k, v, k_cache, v_cache):
+    ...
+
+
+# %%
+check.decode_one(decode_one)
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# `torch.cat([k_cache, k[None]])` first. Then `einsum("hd,shd->hs", ...)`.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def decode_one(q, k, v, k_cache, v_cache):
+#     k_cache = torch.cat([k_cache, k[None]])
+#     v_cache = torch.cat([v_cache, v[None]])
+#     score = einsum("hd,shd->hs", q, k_cache) / q.shape[-1]**0.5
+#     o = einsum("hs,shd->hd", score.softmax(-1), v_cache)
+#     return o, k_cache, v_cache
+# ```
+#
+# No mask: the future is not there yet. That is worth remembering when a mask is wrong.
+#
+# </details>
+#
+# A loop that decodes by hand, token by token, must give what reading all at once gave. `h` and `layer` are those of the proof above.
+
+# %%
+def read_one_by_one(layer, h):
+    """Each token behind a cache of those before: (T, D) -> (T, D)."""
+    H, Dh = layer.n_heads, layer.d_head
+    k_cache, v_cache, out = torch.empty(0, H, Dh), torch.empty(0, H, Dh), []
+    for t in range(len(h)):
+        here = Place(rope(torch.tensor([t])))
+        q, k, v = (x[0, 0] for x in layer.project(h[None, t:t + 1], here))
+        k_cache, v_cache = torch.cat([k_cache, k[None]]), torch.cat([v_cache, v[None]])
+        score = einsum("hd,shd->hs", q, k_cache) / Dh**0.5
+        o = einsum("hs,shd->hd", score.softmax(-1), v_cache)
+        out.append(layer.w_o(o.flatten()))
+    return torch.stack(out)
+
+
+with torch.no_grad():
+    torch.testing.assert_close(read_one_by_one(layer, h[0]), hand[0], atol=1e-5, rtol=0)
+print("one by one = all at once, to 5 decimals")
+
+# %% [markdown]
+# Note what goes into the cache: the key *after* its turn. Its place will not change, so it is turned once. And count what is kept:
+
+# %%
+from dataclasses import replace
+
+rows = []
+for name in ("mha", "gqa", "mqa"):
+    sized = replace(config, attention=name)
+    cache = Cache(sized, batch_size=1, max_len=1024)
+    rows.append({"scheme": name.upper(),
+                 "numbers a token": sized.cached_values_per_token,
+                 "bytes for 1,024 tokens": cache.n_bytes})
+show.table(rows, caption="The yardstick's four layers, four bytes a number.")
+
+# %% [markdown]
+# Each layer keeps $2 H D_h$ numbers for each token: a key and a value of every head. A megabyte a thousand tokens is $256 \cdot 4 \cdot 4$
+# bytes a token, and nothing to worry about. At DeepSeek-V3's sizes the same formula gives 4 megabytes for *one* token; [chapter 6](06_mla.ipynb) begins
+# with that pain, and with what V3 keeps instead.
+#
+# ## Prefill and decode, timed
+#
+# So there are two ways through the same model. **Prefill** reads: all tokens are known, and pass together. **Decode** writes: one token a pass, because
+# the next is not known before this one is done.
+
+# %% tags=["remove-input"]
+show.drawing("passes",
+             alt="Prefill: six tokens pass one block of weights together; the weights are read once. Decode: three tokens pass one after another, each under its own block of weights, and each leads to the next; the weights are read three times.",
+             caption="The same weights, read once for a prompt, and once for every token that is written.")
+
+# %% [markdown]
+# Time both with the trained yardstick, on your machine, in turns, on one thread. The third row writes without a cache and so computes everything
+# again for each token.
+
+# %% tags=["nbval-ignore-output"]
+from minimodels.timing import a_pass, interleaved
+
+S = 512
+passes = {"prefill of 512 tokens": a_pass(yardstick, S, 1, 0),
+          "decode behind 512": a_pass(yardstick, 1, 1, S),
+          "the same without a cache": lambda: a_pass(yardstick, S + 1, 1, 0)()}
+ms = interleaved(passes, rounds=5)
+per_pass = {"prefill of 512 tokens": S}
+speed = {name: per_pass.get(name, 1) / statistics.median(t) * 1e3
+         for name, t in ms.items()}
+show.table([{"way": name, "tokens a second": round(n)}
+            for name, n in speed.items()])
+
+# %% [markdown]
+# Reading is faster by far than writing, and the cache is worth more than an order of magnitude. But do not explain this table with memory. Our
+# model is so small that a pass over one token is mostly Python and PyTorch calling each other. To see the machine's own limit we need a model that is too large for the processor's
+# caches.
+#
+# ## Why writing is slow
+#
+# A machine can be short of two things. It can multiply only so fast, and it can fetch numbers from memory only so fast. Which of the two it hits depends on
+# how much it does with a number once it has it. Call that the **intensity**: [FLOPs](../book/glossary.md#flop) for each byte fetched.
+#
+# In decoding, each weight is fetched, multiplied with one number of one token, added, and dropped. That is two FLOPs for four bytes, half a FLOP a byte.
+# In a prefill of 512 tokens the same weight, once fetched, is used 512 times. And in between lies the batch: 64 conversations
+# that are written at the same time share the weights, too. They do not share their caches.
+#
+# > **Exercise 3.7** (intensity; medium, 10 minutes). Write `intensity(n_weights, n_cached, batch, n_bytes)`, for one decoded token in each of `batch`
+# > sequences. Each sequence's token meets all `n_weights` numbers and the `n_cached` numbers of its own cache, with two FLOPs each. Fetched are the weights, once, and
+# > every cache, once; a number has `n_bytes`.
+
+# %%
+def intensity(n_weights, n_cached, batch, n_bytes):
+    ...
+
+
+# %%
+check.intensity(intensity)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def intensity(n_weights, n_cached, batch, n_bytes):
+#     flops = 2 * batch * (n_weights + n_cached)
+#     return flops / (n_bytes * (n_weights + batch * n_cached))
+# ```
+#
+# With a short cache it grows with the batch. With a long one it cannot exceed 2 FLOPs a number, whatever the batch: a cache has no one to share it with.
+#
+# </details>
+#
+# Now put it to the test with 51 million weights, 205 MB, which no cache of a processor holds. We time six passes, and in the same turns the two limits themselves: adding up an array of 268 MB, which is
+# nothing but fetching, and multiplying two matrices, which is hardly any.
+
+# %% tags=["nbval-ignore-output"]
+from minimodels.studies.attention import PASSES, WIDE, work
+from minimodels.timing import MULTIPLY_FLOPS, READ_BYTES, roofs
+
+wide = Transformer(WIDE).eval()
+ms = interleaved(roofs() | {name: a_pass(wide, *sizes)
+                            for name, sizes in PASSES.items()}, rounds=3)
+fastest = {name: min(times) / 1e3 for name, times in ms.items()}     # seconds
+GB_s = READ_BYTES / fastest["read"] / 1e9
+GFLOPS = MULTIPLY_FLOPS / fastest["multiply"] / 1e9
+print(f"this machine, one thread: {GB_s:.1f} GB/s, {GFLOPS:.0f} GFLOPS;"
+      f" they meet at {GFLOPS / GB_s:.1f} FLOPs a byte")
+
+# %% tags=["nbval-ignore-output"]
+rows = []
+for name, (T, B, S) in PASSES.items():
+    cost = work(WIDE, T, B, S)
+    at = cost["flops"] / cost["bytes"]
+    rows.append({"pass": name, "FLOPs a byte": round(at, 1),
+                 "bound, GFLOPS": round(min(at * GB_s, GFLOPS), 1),
+                 "measured": round(cost["flops"] / fastest[name] / 1e9, 1),
+                 "tokens a second": round(T * B / fastest[name])})
+show.table(rows)
+
+# %% [markdown]
+# The bound is the smaller of the two limits: intensity times bandwidth, or the peak. Drawn with both axes in powers, it looks like a roof, and the
+# picture is called a [roofline](../book/glossary.md#roofline) ([Roofline](../book/references.md#roofline)). Here it is with our recorded times.
+
+# %% tags=["hide-input"]
+timed = recorded("attention-roofline")
+best = {name: min(min(t["ms"][name]) for t in timed["trials"]) / 1e3 for name in timed["trials"][0]["ms"]}
+bandwidth, peak = READ_BYTES / best["read"] / 1e9, MULTIPLY_FLOPS / best["multiply"] / 1e9
+ridge = peak / bandwidth
+roof = [0.25, ridge, 400]
+points = {}
+for name, sizes in PASSES.items():
+    cost = work(WIDE, *sizes)
+    points[name] = [cost["flops"] / cost["bytes"]], [cost["flops"] / best[name] / 1e9]
+show.show(show.lines({"what the machine allows": (roof, [min(x * bandwidth, peak) for x in roof])} | points,
+                     concept={name: "mha" for name in points}, x="FLOPs for each byte fetched", y="GFLOPS reached", log_x=True, log_y=True,
+                     title="Writing one token at a time leaves most of the processor waiting for memory"),
+          alt="A line that rises and then runs flat. Decode with a batch of one lies far down its slope; decode with 8 and 64 and prefill lie further right and higher, prefill of 512 tokens at the flat part.",
+          caption=f"Recorded: minimodels study attention-roofline; {timed['trials'][0]['hardware']}. The fastest of 15 rounds each.")
+
+# %%
+written, read = best["decode, 1 at a time"], best["prefill, 512"] / 512
+print(f"{bandwidth:.1f} GB/s and {peak:.0f} GFLOPS meet at {ridge:.1f} FLOPs a byte")
+print(f"a token written takes {1e3 * written:.1f} ms, a token read {1e3 * read:.2f}:"
+      f" {written / read:.0f} times as long")
+cost = work(WIDE, *PASSES["decode, 1 at a time"])
+print(f"fetching {cost['bytes'] / 1e6:.0f} MB at {bandwidth:.1f} GB/s would take "
+      f"{cost['bytes'] / bandwidth / 1e6:.1f} ms")
+
+# %% [markdown]
+# @@ROOF@@
+#
+# ## What sharing costs
+#
+# If fetching is the limit, fewer keys and values are fewer bytes, and that is the whole case for **GQA** and **MQA**. What do they cost? Five seeds each, at
+# equal parameters (the feed-forward part is widened for what attention saves), 600 steps; the study is chapter 6's.
+
+# %% tags=["hide-input"]
+quality = recorded("mla-quality")
+quality_of = {name.upper(): [t["bits_per_byte"] for t in quality["trials"] if t["arm"] == name] for name in ("mha", "gqa", "mqa")}
+show.show(show.dots(quality_of, unit="bits per byte of unseen text", title="The more heads share a key, the more bits the model needs"),
+          alt="Three rows of five dots: MHA lowest, then GQA, then MQA.",
+          caption=f"Recorded: minimodels study mla-quality; five seeds each; {quality['trials'][0]['hardware']}. The stroke is the mean.")
+
+# %%
+mean = {name: statistics.mean(bits) for name, bits in quality_of.items()}
+for name, kept in (("GQA", 64), ("MQA", 32)):
+    more = [a - b for a, b in zip(quality_of[name], quality_of["MHA"])]
+    print(f"{name} keeps {kept / 256:.1%} of MHA's numbers and needs "
+          f"{statistics.mean(more):+.4f} bits ({min(more):+.4f} to {max(more):+.4f})")
+
+# %% [markdown]
+# A quarter of the cache for @@GQAPCT@@ percent more bits, an eighth for @@MQAPCT@@. With every seed **MHA** is best and **MQA** worst. Large models, which pay for every byte of cache, mostly
+# take the middle: Llama 3.1 405B has eight pairs for 128 heads ([ISCA 2025, Table 1](../book/references.md#isca-2025)).
+#
+# ## Break it
+#
+# ### A mask that leaks
+#
+# Write `s <= t + 1` where `s <= t` belongs. Each query now sees one token too many, the very one that it has to predict. Nothing crashes. We train two
+# models of two layers on short windows, one right and one with the leak, for 120 steps, which takes about half a minute.
+#
+# > **Before you read on.** After a full training, the yardstick needs more than 3 nats a token. What loss will the leaking model show after 120
+# > steps: about the same as the right one, half of it, or nearly nothing?
+# >
+# > <details><summary>What we found</summary>
+# >
+# > @@LEAKFOUND@@
+# >
+# > </details>
+
+# %% tags=["nbval-ignore-output"]
+from minimodels.bugs import plant
+from minimodels.bugs.attention import LeakingMask
+from minimodels.data import Batches
+from minimodels.train import train
+
+batches = Batches(data.train, batch_size=LIVE.batch_size,
+                  seq_len=LIVE.seq_len, seed=0)
+torch.manual_seed(0)
+right = Transformer(LIVE_MODEL)
+torch.manual_seed(0)
+leaking = plant(Transformer(LIVE_MODEL), LeakingMask)
+
+# %% tags=["nbval-ignore-output"]
+live = show.Live(alt="Two falling curves; the leaking one dives towards zero.",
+                 caption="This run: 120 steps each, on this machine.")
+losses = {}
+for name, model in (("right", right), ("leaking", leaking)):
+    losses[name] = [], []
+    for record in train(model, batches, LIVE):
+        losses[name][0].append(record.step)
+        losses[name][1].append(record.loss)
+        if record.step % 20 == 0:
+            live.draw(show.lines(losses, x="step", y="loss, nats a token",
+                                 concept={"leaking": "mha"},
+                                 title="One token too many, and the loss dives"))
+
+# %% [markdown]
+# For a while both learn alike. Then the leaking model discovers where the answer lies, and its loss falls below anything that honest models of any size reach on such
+# text. In practice this moment looks like a triumph. Ask the model to *use* what it knows: put the right mask back, and nothing else, and
+# score it on unseen text.
+
+# %% tags=["nbval-ignore-output"]
+from minimodels.evaluate import evaluate
+from minimodels.studies.attention import heal
+
+
+def bits(model):
+    return evaluate(model, data.valid, n_bytes=data.valid_bytes,
+                    seq_len=LIVE.seq_len).bits_per_byte
+
+
+shown = {"right": bits(right), "leaking, as trained": bits(leaking)}
+shown["leaking, with the right mask"] = bits(heal(leaking))
+show.table([{"model": name, "bits per byte": b} for name, b in shown.items()])
+print(lab.band("attention", "right after 120 steps", shown["right"]))
+
+# %% [markdown]
+# With the right mask it is worse than a model that knows nothing: it never learnt to predict, only to copy, and now it copies from the
+# wrong place with confidence. A byte costs 8 bits if it is stored as it is.
+#
+# ### Rotations that go wrong
+#
+# The same with four faults around the rotation, in the yardstick itself, recorded: 200 steps on short windows, three seeds each. *Key turned twice*: the key is rotated when it is made, and again where it is used, as happens when two people
+# add RoPE. *Both turned twice*: queries too. *Never turned*: no rotation at all. What would you expect of each?
+
+# %% tags=["hide-input"]
+broken = recorded("attention-bugs")
+by_arm = {arm: [t for t in broken["trials"] if t["arm"] == arm] for arm in broken["arms"]}
+curves, spread = {}, {}
+for arm, runs in by_arm.items():
+    at = list(zip(*([bits_now for _, bits_now in run["curve"]] + [run["bits_per_byte"]] for run in runs)))
+    steps = [tokens for tokens, _ in runs[0]["curve"]] + [runs[0]["tokens"]]
+    curves[arm] = steps, [statistics.mean(a) for a in at]
+    spread[arm] = [min(a) for a in at], [max(a) for a in at]
+show.show(show.lines(curves, spread=spread, concept={arm: "dense" if arm == "right" else "mha" for arm in curves}, x="tokens seen",
+                     y="bits per byte, as the spoilt model shows them", title="@@BUGTITLE@@"),
+          alt="@@BUGALT@@",
+          caption=f"Recorded: minimodels study attention-bugs; mean and range of three seeds; {broken['trials'][0]['hardware']}.")
+
+# %%
+def mean_of(key, arm):
+    """Mean of a recorded value over the seeds of an arm."""
+    return statistics.mean(t[key] for t in by_arm[arm])
+
+
+show.table([{"layer": arm, "bits per byte, shown": f"{mean_of('bits_per_byte', arm):.3f}",
+             "with the right attention": f"{mean_of('honest', arm):.3f}",
+             "loss, at once": f"{mean_of('at_once', arm):.2f}",
+             "one by one": f"{mean_of('one_by_one', arm):.2f}"} for arm in by_arm])
+print(f"right, but keys cached before their turn: one by one "
+      f"{mean_of('forgetful', 'right'):.2f} nats")
+
+# %% [markdown]
+# @@BUGS@@
+#
+# > **Bugs that still train.**
+# > - **A mask that leaks.** The loss is too good. Token by token, behind a cache, there is no next token to see, and what was learnt is useless.
+# > - **One of the two turned twice.** A score depends on $t - 2s$, so on where a text stands. Moving the whole text by nine places changes the output; a right layer's
+# >   does not change. [Chapter 6](06_mla.ipynb) lets you write that test.
+# > - **Both turned twice.** Distances still decide, so the test of distances passes. Only a comparison with another implementation finds it.
+# > - **Cached before the turn.** Training has no cache, and its loss is exactly right. Reading one by one gives other numbers than reading at once.
+#
+# > **Exercise 3.8** (catch the leak; medium, 15 minutes). Write `sees_the_future(layer, h, place)`. `layer(h, place)` gives the outputs `(B, T, D)` for hidden states `h`. Change
+# > late tokens, and look whether an earlier output moves; compare with `torch.allclose(..., atol=1e-5)`. The check hands you layers with and without a leak, and some with another fault, which is not
+# > one. Return a truth value.
+
+# %%
+def sees_the_future(layer, h, place):
+    ...
+
+
+# %%
+check.sees_the_future(sees_the_future)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def sees_the_future(layer, h, place):
+#     for t in range(1, h.shape[1]):
+#         changed = h.clone()
+#         changed[:, t:] += 1
+#         before, after = layer(h, place)[:, :t], layer(changed, place)[:, :t]
+#         if not torch.allclose(before, after, atol=1e-5):
+#             return True
+#     return False
+# ```
+#
+# Three lines of test, and the most embarrassing bug of the trade is gone. It works on a whole model too, on logits.
+#
+# </details>
+#
+# ## Does it pay here?
+# > **Does it pay here?** **The cache, yes, at every size. Sharing heads, not at ours.**
+# >
+# > - **The cache:** it changes no number, and without it the yardstick would compute 513 tokens to write one. You have timed the difference above.
+# > - **GQA and MQA:** a megabyte for a thousand tokens is not worth saving, and both cost quality: @@GQABITS@@ and @@MQABITS@@ bits per byte more in the mean of five seeds.
+# > - **A batch:** if you have many texts to continue, continue them together. On our machine 64 at once came out at @@BATCHX@@ times as many tokens a second as one
+# >   alone, with 128 tokens in each cache.
+# > - **At DeepSeek's scale:** the cache is what limits how many conversations share a machine, so all of this is reversed. V3 serves reading and writing on
+# >   separate groups of GPUs ([DeepSeek-V3, section 3.4](../book/references.md#deepseek-v3)).
+#
+#
+# ## The claim again
+#
+# > **Claim C52 · misleading.** *Traditional systems handle text strictly one word after another.*
+# >
+# > They read all of it at once: the causal mask lets every place of a text be computed in the same pass, and that is how every Transformer is trained. You have timed
+# > it. Only *writing* goes one token after another, and there DeepSeek-V3 does the same. Its paper serves the two apart, as prefilling and decoding.
+# > What V3 adds, a guess at the token after next, is chapter 9's.
+# >
+# > *It would have been right to say:* every Transformer reads in parallel and writes one token after another.
+# >
+# > Source: [DeepSeek-V3, section 3.4](../book/references.md#deepseek-v3); the timings above.
+#
+# ## What production does
+#
+# - **Fused kernels.** Nobody writes the $T \times S$ scores to memory. Kernels such as the one in PyTorch compute softmax block by block while they fetch keys; the
+#   weights that you saw in the pictures never exist. Chapter 11 builds one.
+# - **Two fleets.** V3's prefill runs on units of 32 GPUs and its decoding on units of 320 ([DeepSeek-V3, section 3.4](../book/references.md#deepseek-v3)), because one is
+#   limited by arithmetic and the other by memory.
+# - **Smaller caches.** Shared heads, then **latent attention** ([chapter 6](06_mla.ipynb)), then fewer bits a number.
+#
+# > **Takeaways**
+# > 1. Attention is a weighted mean of values; a query's products with the keys are the weights, after softmax, over $s \le t$.
+# > 2. It knows no order. RoPE turns queries and keys by their place, so that products follow distances.
+# > 3. Heads find jobs by themselves, some of which have names. Measure before you name, and cut to see whether it matters.
+# > 4. A KV cache changes no number. Decoding fetches all weights for every token, and waits for memory; a prompt or a batch shares them.
+# > 5. Too good a loss is a bug report. Test the mask by changing the future.
+#
+# ## Longer problems
+#
+# > **Exercise 3.9** (turned twice is not turned wrong; easy, 15 minutes). Show that turning queries and keys twice is RoPE with doubled frequencies: give a table `Rope(frequency, max_len)` whose single turn
+# > equals two turns of ours, and compare the products. What does that say about the base 10,000 in equation (3.2)?
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# from minimodels.layers import yarn_frequencies
+#
+# frequency = yarn_frequencies(16, 10_000.0, 1, 4096, 32, 1)
+# once, doubled = Rope(frequency, 1024), Rope(2 * frequency, 1024)
+# x, at = torch.randn(1, 1024, 1, 16), torch.arange(1024)
+# twice_turned = rotate(rotate(x, once(at)), once(at))
+# print(torch.allclose(twice_turned, rotate(x, doubled(at)), atol=1e-4))
+# ```
+#
+# It prints `True`. The speeds are a choice, and the model trains with others as well. What must hold is that the query's and the key's are the same.
+#
+# </details>
+#
+# > **Exercise 3.10** (how far back does it look? medium, 30 minutes). Let every query of the trained yardstick see only the last $w$ tokens, itself among them, and score it on `pages` for $w$ = 1, 2, 4, … 128. Nothing is trained again. From where on
+# > does it hardly matter, and why does that not prove that a model *trained* with a window of this size would do as well?
+#
+# <details><summary>Hint</summary>
+#
+# `Place` takes a `mask`, `(T, S)`, `True` allows. A subclass of `GroupedAttention` with a `forward` of its own can put one in, as the classes in `minimodels/bugs/attention.py` do; `plant` swaps it in.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# from minimodels.attention import GroupedAttention
+#
+# class Windowed(GroupedAttention):
+#     width = 128
+#
+#     def forward(self, h, place, cache=None):
+#         t = torch.arange(h.shape[1])
+#         near = (t[:, None] >= t) & (t[:, None] - t < Windowed.width)
+#         return super().forward(h, Place(place.turn, None, near, False))
+#
+# model = plant(copy.deepcopy(yardstick), Windowed)
+# for Windowed.width in (1, 2, 4, 8, 16, 32, 64, 128):
+#     with torch.inference_mode():
+#         logits = model(pages).logits[:, :-1].mT
+#     loss = torch.nn.functional.cross_entropy(logits, pages[:, 1:])
+#     print(Windowed.width, round(loss.item(), 3))
+# ```
+#
+# @@WINDOW@@ A model that was trained with all of the text has never learnt to do without it; one that was trained with a
+# window could pass news on from layer to layer, and so reach four windows back.
+#
+# </details>
+#
+# > **Exercise 3.11** (which heads matter? hard, 45 minutes). Cut each of the 32 heads out in turn with `without`, and measure the loss on `pages`. Does the head with the clearest job matter most? Then cut the five that matter least, together. Is the harm the sum of the
+# > five harms?
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# @torch.inference_mode()
+# def loss_on_pages(model):
+#     logits = model(pages).logits[:, :-1].mT
+#     return torch.nn.functional.cross_entropy(logits, pages[:, 1:]).item()
+#
+# whole = loss_on_pages(yardstick)
+# harm = {(l, n): loss_on_pages(without(yardstick, l, n)) - whole
+#         for l in range(4) for n in range(8)}
+# order = sorted(harm, key=harm.get)
+# print("most:", [(at, round(harm[at], 3)) for at in order[::-1][:5]])
+# print("least:", [(at, round(harm[at], 3)) for at in order[:5]])
+#
+# model = yardstick
+# for at in order[:5]:
+#     model = without(model, *at)
+# print("five together:", round(loss_on_pages(model) - whole, 3),
+#       "their sum:", round(sum(harm[at] for at in order[:5]), 3))
+# ```
+#
+# @@HARM@@
+#
+# </details>
+#
+# Onward: you have the part of the model that looks back. Chapter 4 puts it into a stack with everything else a Transformer needs, and shows that the whole fits on a screen.
