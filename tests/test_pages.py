@@ -64,7 +64,8 @@ def test_a_page_links_to_headings_that_exist(path):
     for page, anchor in re.findall(r"\]\((?:\./)?(\w+\.md)?#([\w-]+)\)", path.read_text("utf8")):
         headings = re.findall(r"^#+ (.+)$", text_of(f"book/{page}") if page else path.read_text("utf8"), re.M)
         slugs = [re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings]
-        assert anchor in slugs, f"{path.name} links to {page}#{anchor}, which does not exist"
+        is_claim = re.fullmatch(r"c\d\d", anchor) and (page or path.name) == "ledger.md" and 1 <= int(anchor[1:]) <= 97
+        assert is_claim or anchor in slugs, f"{path.name} links to {page}#{anchor}, which does not exist"
 
 
 def test_the_glossary_is_without_a_double_and_every_term_names_its_chapter():
@@ -85,6 +86,34 @@ def test_the_five_claims_of_the_introduction_carry_their_verdicts():
     counts = [sum(c["verdict"] == v for c in data["claims"]) for v in data["verdicts"]]
     numbers = re.search(r"gave us (\d+) claims\. Of these, (\d+) are .*?, (\d+) .*?, (\d+) mislead, (\d+) .*?, and (\d+) ", intro)
     assert [int(n) for n in numbers.groups()] == [len(data["claims"]), *counts]
+
+
+def test_the_front_page_counts_the_verdicts_as_the_ledger_does():
+    yaml = pytest.importorskip("yaml")
+    data = yaml.safe_load(text_of("data/claims.yml"))
+    page = " ".join(text_of("book/index.md").split())
+    numbers = re.search(r"All (\d+) stand in \[the ledger\]\(ledger\.md\): (\d+) are supported, (\d+) with a caveat, (\d+) misleading, (\d+) wrong, and (\d+) ", page)
+    assert [int(n) for n in numbers.groups()] == [len(data["claims"]), *(sum(c["verdict"] == v for c in data["claims"]) for v in data["verdicts"])]
+
+
+def test_the_ledger_s_page_does_not_promise_what_its_rows_do_not_show():
+    from minimodels import ledger
+
+    page, book = text_of("book/ledger.md"), ledger.read()
+    assert int(re.search(r"took them apart into (\d+) claims", page)[1]) == len(book.claims)
+    assert {f"#{c.id.lower()}" for c in book.claims} >= set(re.findall(r"\((#c\d\d)\)", page))
+    hours = ledger.result(book["C03"].figures[2].arithmetic)     # the speed that hours, tokens and operations give, beside the one measured
+    assert abs(hours / 385 - 1) < 0.01 and "385 TFLOPS were measured" in book["C03"].figures[3].says
+    for id, verdict in {"C14": "wrong", "C10": "misleading", "C12": "misleading", "C53": "supported"}.items():
+        assert book[id].verdict == verdict
+
+
+def test_a_verdict_on_reports_alone_is_never_better_than_with_a_caveat():
+    from minimodels import ledger
+
+    dates = {"C33"}    # a date may rest on a report
+    for claim in ledger.read().select(verdict="supported"):
+        assert claim.id in dates or any(figure.kind == "primary" for figure in claim.figures) or all(f.kind == "arithmetic" for f in claim.figures), claim.id
 
 
 def test_workflows_wrap_the_makefile():
