@@ -77,6 +77,20 @@ def train_tokenizer(texts: list[str], vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
+def first_rows(tokenizer: Tokenizer, vocab_size: int) -> Tokenizer:
+    """The tokenizer with its first vocab_size rows alone: what `train_tokenizer` would have learnt, had it stopped there.
+
+    Raises ValueError if vocab_size is not in [257, rows of the tokenizer].
+    """
+    _check_vocab_size(vocab_size)
+    if vocab_size > tokenizer.get_vocab_size():
+        raise ValueError(f"vocab_size must be at most the tokenizer's {tokenizer.get_vocab_size():,} rows, got {vocab_size:,}")
+    state = json.loads(tokenizer.to_str())
+    state["model"]["merges"] = state["model"]["merges"][:vocab_size - 257]
+    state["model"]["vocab"] = {piece: i for piece, i in state["model"]["vocab"].items() if i < vocab_size}
+    return Tokenizer.from_str(json.dumps(state))
+
+
 def _check_vocab_size(vocab_size):
     if not isinstance(vocab_size, int) or isinstance(vocab_size, bool) or not 257 <= vocab_size <= 1 << 24:
         raise ValueError(f"vocab_size must be in [257, {1 << 24}], because 256 bytes and {END} come first, got {vocab_size!r}")

@@ -54,6 +54,23 @@ class NGram:
         return grams
 
 
+def copied(train: np.ndarray, valid: np.ndarray, n: int) -> np.ndarray:
+    """Whether the n tokens of valid that begin at each place stand in train, too, in this order: (N - n + 1,) truth values.
+
+    Runs are compared by a 64-bit hash, so that one in some 10^13 may be called copied by chance.
+    """
+    runs = [_hashes(np.asarray(tokens), n) for tokens in (train, valid)]
+    return np.isin(runs[1], runs[0])
+
+
+def _hashes(tokens, n):
+    """A number for each run of n tokens: a polynomial in them, modulo 2**64."""
+    total = np.zeros(max(0, len(tokens) - n + 1), dtype=np.uint64)
+    for i in range(n):
+        total = total * np.uint64(0x9E3779B97F4A7C15) + tokens[i:i + len(total)].astype(np.uint64) + np.uint64(1)
+    return total
+
+
 def _look_up(table, keys):
     """The count of each key; 0 for one that is not in the table."""
     known, counts = table
