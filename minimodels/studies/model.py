@@ -14,6 +14,7 @@ from torch import Tensor
 from minimodels.bugs import plant
 from minimodels.bugs.model import BUGS
 from minimodels.config import ModelConfig, TrainConfig
+from minimodels.exercises.model import halves_from_pairs
 from minimodels.model import Transformer
 from minimodels.mtp import losses
 from minimodels.studies import Study, Training
@@ -82,6 +83,36 @@ class Overfit:
         curve = [record.loss for record in train(model, batch, OVERFIT)]
         below = [step for step, loss in enumerate(curve, start=1) if loss < LEARNT]
         return {"steps_to_learn": below[0] if below else None, "curve": [round(loss, 4) for loss in curve]}
+
+
+# ---- another's implementation
+
+def as_llama(model: Transformer):
+    """Hugging Face's `LlamaForCausalLM` with the weights of a dense model with MHA. Needs the package transformers.
+
+    Theirs rotates halves (x0, x8) where ours rotates neighbours (x0, x1), so the rows of queries and keys move; the scores stay.
+    """
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    c = model.config
+    theirs = LlamaForCausalLM(LlamaConfig(
+        vocab_size=c.vocab_size, hidden_size=c.d_model, intermediate_size=c.d_ff, num_hidden_layers=c.n_layers, num_attention_heads=c.n_heads,
+        num_key_value_heads=c.n_heads, head_dim=c.d_head, max_position_embeddings=c.max_seq_len, rms_norm_eps=c.norm_eps,
+        rope_parameters={"rope_type": "default", "rope_theta": c.rope_base}, tie_word_embeddings=c.tie_embeddings))
+    tensors = {"model.embed_tokens.weight": model.embed.weight, "model.norm.weight": model.final_norm.weight, "lm_head.weight": model.head.weight}
+    for i, block in enumerate(model.layers):
+        layer = {name: block.get_submodule(ours).weight for name, ours in THEIR_NAMES.items()}
+        for name in ("self_attn.q_proj", "self_attn.k_proj"):
+            layer[name] = halves_from_pairs(layer[name], c.n_heads)
+        layer["mlp.gate_proj"], layer["mlp.up_proj"] = block.ffn.w_gate_up.weight.chunk(2)
+        tensors |= {f"model.layers.{i}.{name}.weight": weight for name, weight in layer.items()}
+    theirs.load_state_dict(tensors)
+    return theirs.eval()
+
+
+THEIR_NAMES = {"input_layernorm": "attention_norm", "self_attn.q_proj": "attention.w_q", "self_attn.k_proj": "attention.w_k",
+               "self_attn.v_proj": "attention.w_v", "self_attn.o_proj": "attention.w_o", "post_attention_layernorm": "ffn_norm",
+               "mlp.down_proj": "ffn.w_down"}
 
 
 # ---- time
