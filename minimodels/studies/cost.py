@@ -3,6 +3,7 @@
 Everything is timed in turns with one large product, which stands for what the machine can do at best.
 """
 
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -59,16 +60,25 @@ def whole_step(config: ModelConfig, training: TrainConfig = TRAINING) -> Callabl
     return lambda: trainer.step(training.steps // 2)
 
 
-def forward_backward(config: ModelConfig) -> Callable[[], None]:
+def forward_backward(config: ModelConfig, batch_size: int = TRAINING.batch_size) -> Callable[[], None]:
     """A function that passes one batch of random tokens through a new model, forward and backward."""
     model = Transformer(config)
-    tokens = torch.randint(0, config.vocab_size, (TRAINING.batch_size, TRAINING.seq_len))
+    tokens = torch.randint(0, config.vocab_size, (batch_size, TRAINING.seq_len))
 
     def run():
         model.zero_grad(set_to_none=True)
         losses(model(tokens), tokens)[0].backward()
 
     return run
+
+
+def utilisation(trial: dict, name: str = "step", *, of: str = "step") -> float:
+    """The share of the large product's speed that a recorded function reached: the median of the ratios within a round.
+
+    name: a key of trial["ms"]; of: the model in trial["flops"] that it ran. FLOPs are those that the model needs, the optimizer's not.
+    """
+    rounds = zip(trial["ms"]["product"], trial["ms"][name], strict=True)
+    return statistics.median(trial["flops"][of] / ms / (trial["flops"]["product"] / product_ms) for product_ms, ms in rounds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +89,11 @@ class _Timed:
     seed: int
     width: int
     rounds: int = 3
+    batch_size: int = TRAINING.batch_size
+
+    @property
+    def shape(self) -> dict[str, int]:
+        return SHAPE | {"batch_size": self.batch_size}
 
     def configs(self) -> dict[str, ModelConfig]:
         raise NotImplementedError
@@ -87,12 +102,12 @@ class _Timed:
         raise NotImplementedError
 
     def settings(self) -> dict:
-        return {"models": {name: config.to_dict() for name, config in self.configs().items()}, "side": SIDE, "rounds": self.rounds} | SHAPE
+        return {"models": {name: config.to_dict() for name, config in self.configs().items()}, "side": SIDE, "rounds": self.rounds} | self.shape
 
     def run(self) -> dict:
         torch.manual_seed(self.seed)
         times = interleaved({"product": large_product()} | self.functions(), rounds=self.rounds)
-        flops = {name: sum(cost.training_flops(config, causal=True, **SHAPE).values()) for name, config in self.configs().items()}
+        flops = {name: sum(cost.training_flops(config, causal=True, **self.shape).values()) for name, config in self.configs().items()}
         return {"ms": {name: [round(ms, 3) for ms in each] for name, each in times.items()}, "flops": flops | {"product": 2 * SIDE**3},
                 "muon_flops": {name: cost.muon_flops(config) for name, config in self.configs().items()},
                 "n_params": {name: config.n_params for name, config in self.configs().items()}}
@@ -111,14 +126,20 @@ class Utilisation(_Timed):
 
 @dataclass(frozen=True, kw_only=True)
 class Sparsity(_Timed):
-    """Forward and backward pass of a model with experts, and of a dense one as large in all."""
+    """Forward and backward pass of a model with experts, and of a dense one as large in all.
+
+    Few texts and many rounds: on a busy machine short turns are more alike than long ones.
+    """
+
+    rounds: int = 21
+    batch_size: int = 2
 
     def configs(self):
         sparse = sparse_at(self.width)
         return {"sparse": sparse, "dense": dense_twin(sparse)}
 
     def functions(self):
-        return {name: forward_backward(config) for name, config in self.configs().items()}
+        return {name: forward_backward(config, self.batch_size) for name, config in self.configs().items()}
 
 
 STUDIES = [

@@ -1,0 +1,982 @@
+# ---
+# jupyter:
+#   book:
+#     number: 1
+#     reading: 75 min
+#     cpu: 30 s, 0.5 GB
+#     needs: "Python, and what a matrix times a vector is; nothing about neural networks"
+#   jupytext:
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: book
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # What did it cost?
+#
+# [Open in Colab](https://colab.research.google.com/github/minimodels/small-models-big-claims/blob/main/chapters/01_cost.ipynb)
+#
+# > *A price is a product. Ask for its factors.*
+#
+# > **You will be able to**
+# > - count the 671 billion parameters of DeepSeek-V3 from its published configuration, and say how few of them work at a time;
+# > - turn a model's size into operations, operations into hours of a GPU, and hours into days and dollars, and back;
+# > - check a figure that nobody has audited, with figures that were published elsewhere;
+# > - take "95 percent cheaper" apart, and see which part is DeepSeek's doing;
+# > - count the operations of every model in this book exactly, and measure how much of your own machine they use.
+#
+# ## The most expensive line of 2025
+#
+# On 27 January 2025 the chip maker Nvidia lost 17 percent of its value, almost 600 billion dollars, in a day
+# ([Nvidia 2025](../book/references.md#nvidia-2025)). One number stood in every report on why. It is the last line of a small
+# table in the technical report on a language model:
+#
+# **\$5.576 million**
+#
+# > **Margin.** [DeepSeek-V3, Table 1](../book/references.md#deepseek-v3). The loss is a hundred thousand times the sum.
+#
+# That, says the table, is what it cost to train DeepSeek-V3. Within days the sum had become "under six million dollars", then
+# "five percent of what the others pay". Others called it a lie. Who is right? The bill is not public, and nobody outside has
+# audited it. It looks as if you could only believe it or not.
+#
+# There is a third way. The sum is a product of five factors, and four of them can be counted, measured or found in documents
+# that were written for another purpose. So you will do what an auditor does: build the bill from below, and see whether it
+# comes out. No network is trained in this chapter until its last third. You need a pencil's worth of arithmetic, and five words.
+#
+# - A [token](../book/glossary.md#token) is a piece of text: a word, or a part of one. A language model reads tokens and predicts
+#   the next.
+# - A [parameter](../book/glossary.md#parameter) is a number that training adjusts. Nearly all of them stand in matrices. Inside
+#   the model a token is a row of numbers, and the matrices multiply it, one [layer](../book/glossary.md#layer) after another.
+# - An [expert](../book/glossary.md#expert) is a bundle of such matrices that is used for some tokens and rests for the others.
+# - A [FLOP](../book/glossary.md#flop) is one multiplication, or one addition, of two numbers. FLOPS is how many a machine does in
+#   a second.
+# - A [GPU-hour](../book/glossary.md#gpu-hour) is one graphics processor for an hour. Those of V3 were Nvidia's H800.
+
+# %%
+BOOK = "git+https://github.com/minimodels/small-models-big-claims"
+try:
+    import minimodels
+except ModuleNotFoundError:  # in Colab, where the book is not installed yet
+    import subprocess, sys
+    pip = [sys.executable, "-m", "pip", "install", "-q", BOOK]
+    subprocess.run(pip, check=True)
+
+# %% tags=["nbval-ignore-output"]
+import math
+import statistics
+from dataclasses import replace
+
+import torch
+from minimodels import cost, exercises, lab, ledger, show
+from minimodels.config import ModelConfig
+from minimodels.explorables import TrainingCost
+
+check = exercises.load("cost")
+print(lab.tier())
+
+# %% tags=["remove-input"]
+show.drawing("bill",
+             alt="A chain of five steps: parameters at work, times six, times tokens, gives operations; divided by a GPU's peak and the share of it that is used, GPU-hours; divided by the GPUs, days; times the price of an hour, dollars.",
+             caption="The whole chapter in one line. Heavy: the five factors of the bill. What stands between them follows.")
+
+# %% [markdown]
+# ## What the press said
+#
+# Twenty-three of the claims that this book tests are about money, time and hardware. Here are six of them. The others are
+# answered [with them at the end](#The-claims-again).
+
+# %% tags=["remove-input"]
+ledger.show("C01", "C02", "C08", "C12", "C14", "C16", form="told")
+
+# %% [markdown]
+# > **Before you read on.** Two guesses, and write them down. Of V3's 671 billion parameters, what share works on any one token?
+# > And of all the arithmetic that DeepSeek's GPUs could have done while they trained it, what share did they do?
+# >
+# > <details><summary>What we found</summary>
+# >
+# > **5.6 percent, and 39 percent.** The first is counted in the next section. The second follows from three published numbers,
+# > and a fourth, published five months later, agrees with it to a quarter of a percent.
+# >
+# > </details>
+#
+# ## Build the bill
+#
+# ### One: the parameters
+#
+# V3's configuration is a short public file ([DeepSeek-V3 code](../book/references.md#deepseek-v3-code)). Inside the model a token
+# is a row of 7,168 numbers. There are 61 layers. Each looks back at the earlier tokens (that is **attention**, chapter 3), then
+# passes the token through small networks. In the first three layers there is one such network, the same for all tokens. In the
+# other 58 there are 256 experts, of which a token gets eight, and one more that all tokens share.
+#
+# A network of this kind has three matrices: two go from $D$ numbers up to $F$, side by side, and one comes back down.
+#
+# > **Exercise 1.1** (an expert; easy, 2 minutes). Write `expert_weights`: how many parameters has an expert with three matrices
+# > between `d_model` and `d_expert` numbers?
+
+# %%
+def expert_weights(d_model, d_expert):
+    ...
+
+
+# %%
+check.expert_weights(expert_weights)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def expert_weights(d_model, d_expert):
+#     return 3 * d_model * d_expert
+# ```
+#
+# For V3: $3 \cdot 7{,}168 \cdot 2{,}048 = 44$ million. One expert has as many parameters as 34 of the models that you will
+# train in chapter 5.
+#
+# </details>
+#
+# Now all of them. Only attention is taken from the package here; you will count it yourself in chapter 6.
+
+# %%
+D, layers, dense_layers = 7168, 61, 3
+experts, chosen, shared = 256, 8, 1
+expert = 3 * D * 2048                     # 44 million
+moe_layers = layers - dense_layers
+
+v3 = ModelConfig.preset("deepseek_v3")    # sizes alone: nothing is built
+everything = {"routed experts": moe_layers * experts * expert,
+              "shared experts": moe_layers * shared * expert,
+              "first layers": dense_layers * 3 * D * 18_432,
+              "attention": v3.parameters["attention"],
+              "embedding, head": 2 * 129_280 * D,
+              "gates, norms": moe_layers * experts * D + (2 * layers + 1) * D}
+print(f"by hand  {sum(everything.values()):,}")
+print(f"package  {v3.n_params:,}")
+
+# %% [markdown]
+# 671.03 billion. The paper's 671 is counted, not believed. (The **embedding** is the table that turns a token's number into its
+# row, and the **head** turns rows into guesses. A **gate** chooses the experts.) Now let one token through. Everything works on
+# it except most of the routed experts, of which it meets 8 in 256:
+
+# %%
+at_work = dict(everything)
+at_work["routed experts"] = everything["routed experts"] * chosen // experts
+show.table([{"part": part, "all, billions": n / 1e9,
+             "at work on a token": at_work[part] / 1e9}
+            for part, n in everything.items()])
+print(f"at work: {sum(at_work.values()) / 1e9:.2f} billion, "
+      f"{sum(at_work.values()) / sum(everything.values()):.1%}")
+
+# %% tags=["remove-input"]
+show.drawing("sparse",
+             alt="671 small squares, one for each billion parameters of DeepSeek-V3: 654 for the routed experts, of which 20 are filled, and 17 for everything else, all filled.",
+             caption="DeepSeek-V3, a square for each billion parameters. Filled: at work on one token. Which of the experts' squares are filled changes from token to token.")
+
+# %% [markdown]
+# The press's 37 billion is right, too. (DeepSeek's own two documents differ by the embedding: looking up a row multiplies
+# nothing, so one counts it and the other does not.) Ninety-seven of a hundred parameters sit in experts, and at any token nearly
+# all of these rest.
+#
+# > **Exercise 1.2** (both counts; medium, 5 minutes). Write `count_both`. A model has `n_layers` layers of experts. Each has
+# > `n_experts` routed ones, of which `top_k` work on a token, and `n_shared` shared ones; an expert has `per_expert` parameters.
+# > `rest` parameters stand elsewhere. Return two numbers: all parameters, and those at work on a token.
+
+# %%
+def count_both(n_layers, n_experts, top_k, n_shared, per_expert, rest):
+    ...
+
+
+# %%
+check.count_both(count_both)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def count_both(n_layers, n_experts, top_k, n_shared, per_expert, rest):
+#     total = n_layers * (n_experts + n_shared) * per_expert + rest
+#     active = n_layers * (top_k + n_shared) * per_expert + rest
+#     return total, active
+# ```
+#
+# </details>
+#
+# ### One token, or many?
+#
+# "At no moment are more than 37 billion parameters active", two articles wrote. Look at the last words of the drawing's caption
+# before you agree. A machine never works on one token. What does a *batch* of tokens touch?
+#
+# > **Exercise 1.3** (a crowd; medium, 10 minutes). Each of `n_tokens` tokens draws `top_k` different experts out of `n_experts`,
+# > all equally likely. How many experts get at least one token, on average? Write `touched`.
+
+# %%
+def touched(n_experts, top_k, n_tokens):
+    ...
+
+
+# %%
+check.touched(touched)
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# One token leaves a given expert alone with probability $1 - K/E$. What about all of them together?
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def touched(n_experts, top_k, n_tokens):
+#     left_alone = (1 - top_k / n_experts) ** n_tokens
+#     return n_experts * (1 - left_alone)
+# ```
+#
+# </details>
+#
+# The formula is short, so do not trust it: draw experts at random, and count.
+
+# %%
+generator = torch.Generator().manual_seed(0)
+sizes, formula, drawn = [1, 4, 16, 64, 128, 256], [], []
+for n in sizes:
+    counts = []
+    for _ in range(100):
+        score = torch.rand(n, experts, generator=generator)
+        counts.append(len(score.topk(chosen).indices.unique()))
+    drawn.append(statistics.mean(counts))
+    formula.append(experts * (1 - (1 - chosen / experts) ** n))
+print("tokens ", *(f"{n:6}" for n in sizes))
+print("formula", *(f"{x:6.1f}" for x in formula))
+print("drawn  ", *(f"{x:6.1f}" for x in drawn))
+
+# %% tags=["hide-input"]
+outside = (sum(everything.values()) - everything["routed experts"]) / 1e9
+tokens = [2**i for i in range(10)]
+awake = [outside + everything["routed experts"] / 1e9 * (1 - (1 - chosen / experts) ** n) for n in tokens]
+show.show(show.lines({"in use": (tokens, awake), "in memory": (tokens, [671.03] * len(tokens))}, x="tokens computed together",
+                     y="billions of parameters", log_x=True, concept={"in use": "moe", "in memory": "dense"},
+                     title="37 billion parameters work on one token, and nearly all 671 on a small batch"),
+          alt="The line of parameters in use rises from 38 billion with one token to 277 with sixteen and reaches 671 at about two hundred and fifty.",
+          caption="Computed from V3's configuration, every expert equally likely. Real gates are less even, so they touch fewer.")
+
+# %% [markdown]
+# Sixteen tokens wake 102 of the 256 experts of a layer, 128 tokens wake 252. One conversation on your desk may come close to the
+# 37 billion. A training step, which takes millions of tokens at once, uses everything. That is the first lesson about sparsity:
+# it saves *work*, and it does not save *memory*. The machine has to hold all 671 billion numbers for the 37 that it multiplies.
+#
+# ### Two: operations
+#
+# How much work is a parameter? Take a matrix of two rows and three columns, and a token of three numbers:
+#
+# $$ \begin{pmatrix} 1 & 2 & 0 \\ 3 & 0 & 1 \end{pmatrix} \begin{pmatrix} 2 \\ 1 \\ 5 \end{pmatrix} = \begin{pmatrix} 4 \\ 11 \end{pmatrix} \tag{1.1}$$
+#
+# Each of the six weights is multiplied once, and each product is added to a sum: twelve operations, **two for each weight**.
+# That is the forward pass, which predicts. To learn, the model also goes backward: for each matrix it needs the
+# [gradient](../book/glossary.md#gradient) of the error with respect to the weights, so that it can move them, and with respect to
+# the token, so that the layer before can do the same. Both are products with as many terms.
+
+# %% tags=["remove-input"]
+show.drawing("six",
+             alt="Three products of one matrix: forward, weights times input gives output; backward, weights times the output's gradient gives the input's gradient, and input times the output's gradient gives the weights' gradient. Two operations a weight each, six in all.",
+             caption="What one matrix has to do for one token of training.")
+
+# %% [markdown]
+# Two and four are six. With $N$ parameters at work, training on one token takes
+#
+# $$ \text{FLOPs} = 6\,N \tag{1.2}$$
+#
+# ([scaling laws](../book/references.md#scaling-laws), section 2.1). Torch can count what it really does. One matrix, fifty
+# tokens:
+
+# %%
+matrix = torch.nn.Linear(300, 200, bias=False)
+x = torch.randn(50, 300, requires_grad=True)
+with cost.counter() as count:
+    matrix(x).sum().backward()
+print(f"torch counts {count.get_total_flops():,}")
+print(f"6 N a token  {6 * 300 * 200 * 50:,}")
+
+# %% [markdown]
+# > **Exercise 1.4** (a product; medium, 5 minutes). Write `product_flops(m, k, n)` for the product of an `(m, k)` and a `(k, n)`
+# > matrix: return the FLOPs of the forward pass, and those of the backward pass, if both matrices need a gradient.
+
+# %%
+def product_flops(m, k, n):
+    ...
+
+
+# %%
+check.product_flops(product_flops)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# The result has $m \cdot n$ numbers, each a sum of $k$ products. One gradient is an $(m, n)$ times an $(n, k)$ matrix, the other
+# a $(k, m)$ times an $(m, n)$: the same three sizes in another order.
+#
+# ```python
+# def product_flops(m, k, n):
+#     forward = 2 * m * k * n
+#     return forward, 2 * forward
+# ```
+#
+# </details>
+#
+# By (1.2) V3 should take six times 37.55 billion. It does not, quite, for two reasons that pull in opposite directions. The
+# embedding is looked up and not multiplied. And attention compares each token with the earlier ones, which takes operations and
+# no parameters: its **scores**. The package counts both, part by part. In texts of 4,096 tokens, as V3 read them:
+
+# %%
+one_layer_kind = replace(v3, mtp_depth=0)         # the bare model
+flops = cost.forward_flops(one_layer_kind, seq_len=4096, causal=True)
+per_token = {part: 3 * n / 4096 / 1e9 for part, n in flops.items() if n}
+print(f"six times 37.55: {6 * 37.55:.1f} GFLOP a token")
+print(f"part by part:    {sum(per_token.values()):.1f}")
+
+# %% tags=["hide-input"]
+names = {"experts": "routed experts", "attention": "attention, its matrices", "scores": "attention, its scores", "shared": "shared experts",
+         "dense": "first layers", "head": "head", "gate": "gates"}
+show.show(show.bars({words: per_token[part] for part, words in names.items()}, unit="GFLOP to train on one token",
+                    concept={"routed experts": "moe", "shared experts": "moe", "attention, its matrices": "attn", "attention, its scores": "attn",
+                             "first layers": "dense"},
+                    title="Ninety-seven percent of the parameters do half of the work; attention does most of the rest"),
+          alt="Bars: routed experts 122.6, attention's matrices 68.5, its scores 30.7, shared experts 15.3, first layers 7.1, head 5.6, gates 0.6 GFLOP.",
+          caption="Counted by minimodels.cost from V3's configuration: texts of 4,096 tokens, each token looking back at those before it; without the module that guesses a second token.")
+
+# %% [markdown]
+# Five months after the report, DeepSeek's engineers printed how much V3 computes, in a paper about hardware: **250 GFLOP** for
+# each token of training ([ISCA 2025, Table 2](../book/references.md#isca-2025)). Your count from the configuration says 250.5.
+# The same table has V2 and two dense models. Here is what the package says of those whose sizes are public:
+
+# %%
+from minimodels.explorables.training_cost import LLAMA_405B, V2
+
+for name, config, said in (("DeepSeek-V3", v3, 250), ("DeepSeek-V2", V2, 155),
+                           ("Llama 3.1 405B", LLAMA_405B, 2448)):
+    counted = cost.flops_per_token(config, seq_len=4096) / 1e9
+    print(f"{name:15} counted {counted:7.1f}   in the table {said:5,}")
+
+# %% [markdown]
+# > **Margin · What we could not reproduce.** The table's fourth number, 394 for "Qwen-72B", is less than six times 72 billion,
+# > which is 432. Exercise 1.12 finds the one percent that Llama is off.
+#
+# A dense model of 405 billion parameters computes 9.8 times as much for a token as a sparse one of 671. *This* is the saving. It
+# is real, it is large, and anybody can count it. What remains is to see how much of it arrives as money.
+#
+# ### Three: hours and days
+#
+# V3 read 14.8 trillion tokens. So the whole run took
+
+# %%
+run_flops = 250e9 * 14.8e12
+print(f"{run_flops:.2e} operations")
+print(f"{run_flops / 8e9 / 3.156e7 / 1e6:.0f} million years, if eight billion "
+      "people did one a second")
+
+# %% [markdown]
+# A GPU has a **peak**: so many operations a second if it did nothing but multiply. For 16-bit numbers it is 989 TFLOPS on the
+# H100 and on the H800, which was cut elsewhere ([GPU data sheets](../book/references.md#gpu-data-sheets); [ISCA
+# 2025](../book/references.md#isca-2025), section 4.1). So one GPU would need 119 years, and 2,048 of them three weeks. The report
+# says 2.664 million GPU-hours.
+#
+# > **Exercise 1.5** (the share; easy, 5 minutes). Write `share_of_peak(gflop_per_token, tokens, gpu_hours, peak_tflops)`: what
+# > was done, as a share of what could have been done in these hours. Then call it with V3's four numbers: `250, 14.8e12, 2.664e6,
+# > 989`.
+
+# %%
+def share_of_peak(gflop_per_token, tokens, gpu_hours, peak_tflops):
+    ...
+
+
+# %%
+check.share_of_peak(share_of_peak)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def share_of_peak(gflop_per_token, tokens, gpu_hours, peak_tflops):
+#     done = gflop_per_token * 1e9 * tokens
+#     possible = gpu_hours * 3600 * peak_tflops * 1e12
+#     return done / possible
+# ```
+#
+# </details>
+
+# %%
+used = cost.utilisation(run_flops, gpu_hours=2.664e6, peak_flops=989e12)
+print(f"share of the peak: {used:.2%}, {used * 989:.0f} TFLOPS a GPU")
+print(f"days on 2,048 GPUs: {cost.days(2.664e6, n_gpus=2048):.1f}, "
+      f"with all stages {cost.days(2.788e6, n_gpus=2048):.1f}")
+
+# %% [markdown]
+# Stop here for a moment, because this is the heart of the chapter. The hours stand in one document, of December 2024. The
+# operations follow from a configuration file that anybody can count. Together they say that each GPU did 386 TFLOPS, 39 percent
+# of its peak, on average over 54 days. And in May 2025 another paper prints what was *measured* in a training step: **385 TFLOPS,
+# 38.94 percent** ([ISCA 2025, Table 4](../book/references.md#isca-2025)). Whoever made up the hours would have had to make up the
+# speed to fit them, and choose a believable one: Llama's authors report 38 to 43 percent for theirs
+# ([Llama 3](../book/references.md#llama-3), Table 4).
+#
+# This share has a name, [MFU](../book/glossary.md#mfu), model FLOPs utilization ([PaLM](../book/references.md#palm)). Forty
+# percent is good. The rest goes to waiting: for other GPUs, for memory, for the next stage of the pipeline (chapter 12).
+#
+# What does the check *not* show? It cannot see runs that failed and were thrown away. It leans on two papers by one company. And
+# it has some slack: V3 trains a second, smaller guess beside the first (chapter 9), which the 250 leaves out. With it the
+# package counts 261 GFLOP, and the same hours mean 41 percent. A figure that was five times too small would not have passed. One
+# that was ten percent too small would have.
+#
+# ### Four: dollars
+#
+# The last factor is a price. The report takes two dollars for an hour of an H800, and calls it an assumption.
+
+# %%
+stages = {"pre-training": 2664, "longer texts": 119, "post-training": 5}
+show.table([{"stage": stage, "thousand GPU-hours": hours,
+             "million dollars": cost.dollars(hours, price_usd_per_hour=2) / 1e3}
+            for stage, hours in stages.items()])
+print(f"in all: {2 * sum(stages.values()) / 1e3:.3f} million dollars")
+
+# %% [markdown]
+# So the famous sum is **hours times a round number**. The hours pass the check. The price is a rent that DeepSeek did not pay,
+# because it owns its GPUs. And the report says in its first section what is left out: research, and experiments on architecture,
+# algorithms and data.
+
+# %% tags=["remove-input"]
+show.drawing("scope",
+             alt="A small box, the final run: 5.328 million dollars of pre-training, 0.238 of longer texts, 0.010 of post-training. Around it, dashed and without numbers: runs that failed and small experiments; data and people; and the machines themselves. Beside it a smaller box, R1: 0.294 million.",
+             caption="What is in the sum, and what is around it. Only the boxes with a full line have published figures.")
+
+# %% [markdown]
+# How much does that matter? Let two unknowns move, the price of an hour and the number of runs' worth of experiments that led to
+# the one that counted.
+
+# %% tags=["hide-input"]
+prices = [0.5 * i for i in range(2, 11)]
+bills = {f"{k} {'run' if k == 1 else 'runs'}": (prices, [2.788 * price * k for price in prices]) for k in (1, 2, 5, 10)}
+show.show(show.lines(bills, x="dollars a GPU-hour", y="million dollars", log_y=True,
+                     title="At any usual price the final run costs millions; what came before it decides whether it is tens of millions"),
+          alt="Four rising lines on a logarithmic axis. One run goes from 2.8 to 13.9 million dollars between one and five dollars an hour; ten runs from 28 to 139.",
+          caption="Computed: 2.788 million GPU-hours, times price, times runs. How many runs' worth of trials V3 took is not published; 2, 5 and 10 are examples.")
+
+# %% [markdown]
+# The price can move the sum by a factor of two or three. The experiments could move it by ten, and nobody outside knows by how
+# much. And whoever owns the cluster pays for it whether it works or not. Analysts put the servers of DeepSeek and its parent at
+# 1.6 billion dollars ([SemiAnalysis 2025](../book/references.md#semianalysis-2025); an estimate, read in reports). That is 287
+# times the famous sum, and no contradiction to it: one is a kitchen, the other the ingredients of one dinner.
+#
+# **R1**, the model that the headlines were about, was trained *from* V3. Its bill was published a year later: 64 nodes of eight
+# GPUs ran for 198 hours for a first version, R1-Zero, and for 80 hours for R1; making data for it took 5 thousand GPU-hours
+# ([DeepSeek-R1](../book/references.md#deepseek-r1), second version, Table 7 of the supplement).
+#
+# > **Exercise 1.6** (R1's rent; easy, 5 minutes). Write `rent(stages, price)`. `stages` is a list of `(nodes, GPUs in a node,
+# > hours)`. Return the GPU-hours of all stages together, and what they cost.
+
+# %%
+def rent(stages, price):
+    ...
+
+
+# %%
+check.rent(rent)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def rent(stages, price):
+#     hours = sum(nodes * gpus * each for nodes, gpus, each in stages)
+#     return hours, hours * price
+#
+# rent([(64, 8, 198), (64, 8, 80)], 2)
+# ```
+#
+# 142,336 GPU-hours. With the 5 thousand for the data they are the published 147 thousand, and 0.294 million dollars: a twentieth
+# of what V3 had cost.
+#
+# </details>
+#
+# Now turn all the factors yourself. Start from V3, and find a single change that makes it cost a hundred million dollars. Then
+# choose GPT-3, on the chips of its day. It took a twelfth of V3's operations. Guess its rent before you look.
+
+# %%
+TrainingCost.preset("DeepSeek-V3")
+
+# %% [markdown]
+# The single change is the second slider: let every parameter work, and V3 costs 98 million. And GPT-3 is the surprise. For a
+# twelfth of the operations, at two dollars for an hour of an old chip, its rent would be *higher* than V3's. An H800 has eight
+# times the peak of a V100, and V3's engineers used nearly twice as large a share of it. Whoever compares the cost of two models
+# across four years measures the chips, above all.
+#
+# ## Three numbers that cannot all be true
+#
+# One article of 2024 has three figures for DeepSeek's bargain. It reached GPT-4's level "at 6 percent of its training cost". It
+# cost 1.4 million dollars, where others spend 100 million. And it took 210 *petaflop/s-days*, where GPT-4 took 3,640. The last is
+# an older unit: a machine of $10^{15}$ operations a second, running for a day.
+#
+# > **Exercise 1.7** (an older unit; easy, 5 minutes). Write `as_petaflop_days(n_active, n_tokens)` by the rule of six. Then try
+# > it on GPT-3: 175 billion parameters, 300 billion tokens. Does the answer look familiar?
+
+# %%
+def as_petaflop_days(n_active, n_tokens):
+    ...
+
+
+# %%
+check.as_petaflop_days(as_petaflop_days)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def as_petaflop_days(n_active, n_tokens):
+#     return 6 * n_active * n_tokens / (1e15 * 86_400)
+#
+# as_petaflop_days(175e9, 300e9)
+# ```
+#
+# 3,646. The 3,640 that the article gives to GPT-4 is GPT-3's, printed in its paper of 2020
+# ([GPT-3](../book/references.md#gpt-3), appendix D).
+#
+# </details>
+#
+# Three figures for one thing can be compared, because the chain turns each into the others:
+
+# %%
+print(f"210 of 3,640 petaflop/s-days: {210 / 3640:.1%}")
+print(f"1.4 of 100 million dollars:   {1.4 / 100:.1%}")
+hours = cost.gpu_hours(210 * cost.PETAFLOP_S_DAY, peak_flops=989e12,
+                       utilisation=0.3894)
+print(f"210 petaflop/s-days at V3's speed: {hours:,.0f} GPU-hours, "
+      f"{cost.dollars(hours, price_usd_per_hour=2):,.0f} dollars")
+
+# %% [markdown]
+# The first gives the headline's 6 percent. The second says 1.4 percent, in the same text. And 210 petaflop/s-days at two dollars
+# an hour would be 26 thousand dollars, not 1.4 million. No two of the three fit. What did models really take?
+
+# %% tags=["hide-input"]
+def six(n_active, n_tokens):
+    return 6 * n_active * n_tokens / cost.PETAFLOP_S_DAY
+
+
+taken = {"the article, “DeepSeek”": 210, "DeepSeekMoE 16B": six(2.8e9, 2e12), "the article, “GPT-4”": 3640, "GPT-3": six(175e9, 300e9),
+         "DeepSeek-V2": six(21e9, 8.1e12), "DeepSeek-V3": six(37e9, 14.8e12)}
+show.show(show.bars(taken, unit="petaflop/s-days of training", concept={name: "moe" for name in taken if name.startswith("DeepSeek")},
+                    title="210 petaflop/s-days would not have trained DeepSeek's smallest model of 2024"),
+          alt="Bars: the article's 210, DeepSeekMoE 16B 389, the article's 3,640 for GPT-4 and 3,646 for GPT-3, DeepSeek-V2 11,810, DeepSeek-V3 38,030.",
+          caption="Six operations for each active parameter and token, sizes from the papers; grey: the article's two figures, and GPT-3.")
+
+# %% [markdown]
+# DeepSeek's model of that May was V2, and it took fifty-six times as much. Where might the 1.4 million come from? V2's paper gives
+# 172.8 thousand GPU-hours for each trillion tokens, and 8.1 trillion tokens. Multiply, and you get 1.40 million: GPU-*hours*.
+# Perhaps hours became dollars. That is our guess, and the only kind of sentence in this section that is one.
+#
+# ## "95 percent cheaper", taken apart
+#
+# From 100 million dollars to 5.576: a factor of 18. It compares a rumour about everything that GPT-4 cost with a bill for one run
+# of V3. So begin with a comparison that is clean: **Llama 3.1 405B**, an open model of V3's class, of the same year, on chips of
+# the same kind. Its makers report 30.84 million GPU-hours for 15.6 trillion tokens ([Llama 3](../book/references.md#llama-3)).
+
+# %%
+hours = 30.84 / 2.788
+work, tokens_read = 2448 / 250, 15.6 / 14.8
+print(f"GPU-hours, Llama / V3        {hours:5.2f} times")
+print(f"  work on a token            {work:5.2f}")
+print(f"  tokens                     {tokens_read:5.2f}")
+print(f"  use of the GPUs, the rest  {hours / work / tokens_read:5.2f}")
+
+# %% [markdown]
+# Eleven times fewer hours, and nearly all of it is the work on a token. No secret chips, no cheaper hours: sparsity. It did not
+# make an operation cheaper. It left most of them out.
+#
+# Now the rumour. A leak of 2023, never confirmed, gives GPT-4 280 billion active parameters out of 1.8 trillion, 13 trillion
+# tokens, and some 25,000 A100 for 90 to 100 days, for 63 million dollars ([GPT-4 leak](../book/references.md#gpt-4-leak)). If it
+# is right, the chain says how 100 becomes 5.576. How do you share out a saving among factors that multiply? Take logarithms: they
+# add up, in any order.
+#
+# > **Exercise 1.8** (share out a saving; medium, 10 minutes). Write `shares_of_saving(factors)`. `factors` says for each cause how
+# > many times cheaper it makes things. Return a dictionary with the share of the whole saving that each explains, so that the
+# > shares add up to 1 and do not depend on the order.
+
+# %%
+def shares_of_saving(factors):
+    ...
+
+
+# %%
+check.shares_of_saving(shares_of_saving)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def shares_of_saving(factors):
+#     whole = math.log(math.prod(factors.values()))
+#     return {name: math.log(factor) / whole
+#             for name, factor in factors.items()}
+# ```
+#
+# A factor below 1, which makes things dearer, gets a negative share.
+#
+# </details>
+
+# %%
+leak_hours = 25_000 * 95 * 24                         # of an A100
+leak_flops = 6 * 280e9 * 13e12
+leak_used = cost.utilisation(leak_flops, gpu_hours=leak_hours,
+                             peak_flops=312e12)
+factors = {
+    "scope: all, or one run": 100 / 63,
+    "smaller: parameters": 1800 / 671.03,
+    "sparser: share at work": (280 / 1800) / (37.55 / 671.03),
+    "tokens, scores": 13e12 * 6 * 37.55 / (14.8e12 * 250),
+    "newer chip": 989 / 312,
+    "price of its hour": (63e6 / leak_hours) / 2,
+    "use of the chip": used / leak_used,
+    "stages after the first": 2664 / 2788}
+print(f"together {math.prod(factors.values()):.2f}, "
+      f"and 100 / 5.576 = {100 / 5.576:.2f}")
+
+# %% tags=["hide-input"]
+whole = math.log(math.prod(factors.values()))
+show.show(show.bars({name: 100 * math.log(factor) / whole for name, factor in factors.items()}, unit="% of the saving, by logarithm",
+                    concept={"sparser: share at work": "moe"},
+                    title="Of “95 percent cheaper”, a sparser model explains about a third, if the leak is right"),
+          alt="Bars: scope 16, smaller 34, sparser 36, tokens and scores minus 8, newer chip 40, price of its hour minus 21, use of the chip 4, later stages minus 2 percent.",
+          caption="From an unconfirmed leak about GPT-4, a round 100 million, and V3's report. Negative: made V3 dearer.")
+
+# %% [markdown]
+# Read it as an example of the method, for half of its inputs are hearsay. Still, some things would survive a large error in them.
+# A sixth of the saving is scope: everything against one run. A fifth is the calendar: a chip with three times the peak, at nearly
+# twice the price an hour. A third is that V3 is simply a smaller model. And a third, a factor of 2.8, is that a smaller share of
+# it works at a time. *That* is the invention. It is worth a headline, and it is not 95 percent.
+#
+# ### The only comparison inside one house
+#
+# DeepSeek has compared itself with itself. Its dense model of 67 billion parameters took 300.6 thousand GPU-hours for a trillion
+# tokens, and V2, sparse, 172.8 thousand on the same cluster ([DeepSeek-V2, Section 3.2.3](../book/references.md#deepseek-v2)).
+
+# %%
+rows = []
+for name, gflop, khours in (("67B, dense", 6 * 67, 300.6),
+                            ("V2, sparse", 155, 172.8),
+                            ("V3, sparse", 250, 2664 / 14.8)):
+    share = cost.utilisation(gflop * 1e9 * 1e12, gpu_hours=khours * 1e3,
+                             peak_flops=989e12)
+    rows.append({"model": name, "GFLOP a token": gflop,
+                 "thousand hours / 10^12 tokens": khours,
+                 "share of the peak, %": 100 * share})
+show.table(rows)
+
+# %% [markdown]
+# Here is the second lesson about sparsity, and none of the five press documents has it. V2 did 61 percent less arithmetic than
+# the dense model, and saved 42.5 percent of the hours. The rest was lost on the way. Sparse work does not keep a machine as busy:
+# tokens travel to their experts, and experts wait for tokens. The dense model's GPUs ran at 38 percent of their peak, V2's at 25.
+# (The 402 is by the rule of six, without scores, so 38 is a lower bound.) With V3 the share is back at 39. What lies between 25
+# and 39 percent is, as far as one can tell from outside, the engineering of chapters 10 to 12: small numbers, kernels, and
+# communication that hides behind work.
+#
+# Does that happen on a small machine, too?
+#
+# ## Your own bill
+#
+# The model that chapters 3 to 5 build is called the **yardstick**: dense, four layers, 1.28 million parameters. One step of its
+# training reads eight texts of 256 tokens. Count it by parts, and let torch count the real thing:
+
+# %%
+from minimodels.model import Transformer
+from minimodels.mtp import losses
+from minimodels.studies.cost import SHAPE
+
+yardstick = ModelConfig.preset("yardstick")
+step_flops = cost.training_flops(yardstick, **SHAPE)
+model = Transformer(yardstick)
+tokens = torch.randint(0, yardstick.vocab_size, (8, 256))
+with cost.counter() as count:
+    losses(model(tokens), tokens)[0].backward()
+print(f"counted by parts  {sum(step_flops.values()):,}")
+print(f"counted by torch  {count.get_total_flops():,}")
+
+# %% [markdown]
+# Equal to the last operation, and a test holds the two together for every kind of model that the package can build. (This count
+# has all scores, also those that causality makes useless, since that is what the code computes. For utilisation only the useful
+# ones count, as in V3's 250.)
+
+# %% tags=["hide-input"]
+needed = cost.training_flops(yardstick, causal=True, **SHAPE)
+parts = {"head": "head", "dense": "feed-forward networks", "attention": "attention, its matrices", "scores": "attention, its scores"}
+show.show(show.bars({words: needed[part] / 1e9 for part, words in parts.items()} | {"Muon, the optimizer": cost.muon_flops(yardstick) / 1e9},
+                    unit="GFLOP a step", concept={"attention, its matrices": "attn", "attention, its scores": "attn", "feed-forward networks": "dense"},
+                    title="In a small model the largest part is its vocabulary, and the optimizer counts"),
+          alt="Bars: head 6.4, feed-forward networks 6.0, attention's matrices 3.2, its scores 1.9, and the optimizer 2.5 GFLOP.",
+          caption="The yardstick: 8 texts of 256 tokens, only scores that are needed.")
+
+# %% [markdown]
+# Compare it with V3's bars above. At our size the head is the largest part, because 4,096 tokens are many for a model that is 128
+# wide. And **Muon**, which moves the matrices after each step (chapter 5), adds a seventh. Its work does not grow with the batch;
+# beside batches as large as DeepSeek's it would vanish.
+#
+# Now measure. What is the peak of *your* machine? No data sheet: let it do the friendliest thing there is, a product of two large
+# matrices, and take that. Then train for some steps, in turns with the product, so that a busy moment slows both.
+#
+# > **Before you read on.** DeepSeek's GPUs reached 39 percent of their peak. Will one thread of an ordinary processor, training a
+# > model half a million times smaller, reach more or less?
+# >
+# > <details><summary>What we found</summary>
+# >
+# > **Less, but of the same order.** The yardstick's step reached 24 to 32 percent of the product's speed in three recorded
+# > repetitions, on a machine that was busy with other work.
+# >
+# > </details>
+
+# %% tags=["nbval-ignore-output"]
+from minimodels.studies.cost import large_product, whole_step
+from minimodels.timing import interleaved
+
+ms = interleaved({"product": large_product(), "step": whole_step(yardstick)},
+                 rounds=5)
+useful = sum(needed.values())
+speeds = [2 * 1024**3 / p / 1e6 for p in ms["product"]]          # GFLOPS
+shares = [useful / step / 1e6 / speed
+          for step, speed in zip(ms["step"], speeds)]
+share = statistics.median(shares)
+print(f"large product: {statistics.median(speeds):.0f} GFLOPS on one thread")
+print(f"a step: {statistics.median(ms['step']):.0f} ms, {share:.0%} of that "
+      f"({min(shares):.0%} to {max(shares):.0%} over five rounds)")
+
+# %% tags=["nbval-ignore-output"]
+print(lab.band("cost", "share of the peak in a step", share))
+achieved = useful / statistics.median(ms["step"]) * 1e3
+years = run_flops / achieved / 3.156e7
+print(f"at this speed DeepSeek-V3 would take {years / 1e6:.1f} million years")
+
+# %% [markdown]
+# The same measurement, recorded at three widths, with the whole step and without the optimizer:
+
+# %% tags=["hide-input"]
+from minimodels.studies import recorded
+from minimodels.studies.cost import WIDTHS, utilisation
+
+timed = recorded("cost-utilisation")["trials"]
+curves, spread = {}, {}
+for label, name in (("forward, backward", "forward, backward"), ("whole step", "step")):
+    at = [[100 * utilisation(t, name) for t in timed if t["arm"] == f"D={width}"] for width in WIDTHS]
+    curves[label] = list(WIDTHS), [statistics.median(a) for a in at]
+    spread[label] = [min(a) for a in at], [max(a) for a in at]
+show.show(show.lines(curves, spread=spread, x="model width", y="% of a large product's speed", log_x=True,
+                     concept={"forward, backward": "dense", "whole step": "dense"},
+                     title="Wider models keep the machine busier; the optimizer takes some of it back"),
+          alt="Two rising lines. Forward and backward: 21, 35 and 40 percent at widths 64, 128 and 256. The whole step: 19, 27 and 28 percent.",
+          caption=f"Recorded: minimodels study cost-utilisation, other programs running; {timed[0]['hardware']}. Middle and range of three repetitions.")
+
+# %% [markdown]
+# Forward and backward, the share doubles from width 64 to 256: matrices grow faster than the small work between them, the norms,
+# the softmax, the copying. The whole step gains less. Muon's operations grow with the cube of the width, and at 256, with only
+# 2,048 tokens a step, they come to 38 percent of those that the model needs. They are not counted as useful. The clock counts them.
+#
+# ### What sparsity saves here
+#
+# And the second lesson, at our size. Take a model with experts, 16 of them in three of its four layers, of which a token gets 4
+# and a shared one; and a dense model with *as many parameters in all*. Count what sparsity saves, and time what arrives.
+
+# %% tags=["hide-input"]
+rows, timed = [], recorded("cost-sparsity")["trials"]
+for arm in ("D=128", "D=256"):
+    runs = [t for t in timed if t["arm"] == arm]
+    ratios = [statistics.median(d / s for d, s in zip(t["ms"]["dense"], t["ms"]["sparse"])) for t in runs]
+    rows.append({"model": f"{runs[0]['n_params']['sparse'] / 1e6:.1f} million parameters, {arm}",
+                 "dense / sparse, work": f"{runs[0]['flops']['dense'] / runs[0]['flops']['sparse']:.2f}",
+                 "dense / sparse, time": f"{statistics.median(ratios):.2f}", "over three repetitions": f"{min(ratios):.2f} to {max(ratios):.2f}"})
+show.table(rows, caption=f"Recorded: minimodels study cost-sparsity; {timed[0]['hardware']}.")
+
+# %% [markdown]
+# SPARSITY PROSE
+#
+# ## Waste that nobody sees
+#
+# A wrong count costs money and shows in no loss curve. Here is a layer of experts that gives exactly the right output. It lets
+# *every* expert compute *every* token, and multiplies what was not chosen by zero. Such code exists: it needs no sorting, and it
+# is easy to write.
+
+# %%
+from minimodels.bugs import plant
+from minimodels.bugs.cost import EveryExpert
+from minimodels.moe import MoE
+
+torch.manual_seed(0)
+config = replace(ModelConfig.preset("cpu"), d_expert=32)
+right, h = MoE(config), torch.randn(1, 100, config.d_model)
+with torch.no_grad(), cost.counter() as count:
+    wanted, spent = right(h)[0], count.get_total_flops()
+    wrong = plant(right, EveryExpert)
+    output = wrong(h)[0]
+print("same output:", torch.allclose(output, wanted, atol=1e-6))
+print(f"operations: {(count.get_total_flops() - spent) / spent:.1f} times as many")
+
+# %% [markdown]
+# The model trains, the loss is right to the last digit, and the bill is three times as high. Only a count finds it, so write the
+# test.
+#
+# > **Exercise 1.9** (a test for waste; medium, 10 minutes). Write `costs_no_more(layer, h, needed)`. `layer(h)` runs the layer.
+# > Return whether that takes at most `needed` FLOPs. `cost.counter()` counts what happens inside a `with`, as in the cell above.
+
+# %%
+def costs_no_more(layer, h, needed):
+    ...
+
+
+# %%
+check.costs_no_more(costs_no_more)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def costs_no_more(layer, h, needed):
+#     with cost.counter() as count:
+#         layer(h)
+#     return count.get_total_flops() <= needed
+# ```
+#
+# </details>
+#
+# > **Bugs that still train.**
+# > - **Every expert computes.** Right output, $E/K$ times the work of the routed experts. Count operations in a test, as you just
+# >   did.
+# > - **The peak with zeros.** Nvidia's sheets print 1,979 TFLOPS for the H100 in large type. That is for matrices in which half of
+# >   the numbers are zero. Divide by it, and your utilisation halves. So it does if you take the peak of FP8 for work in 16 bits.
+# > - **Total for active.** Six times 671 billion is 4,026 GFLOP a token, sixteen times too much. V3's hours would then mean more
+# >   than six times the peak. A share above 1 is the auditor's alarm.
+# > - **Multiply-adds for operations.** Some tools count a multiplication with its addition as one. Every share is then half.
+# > - **GPUs for GPU-hours.** "From 100,000 to 2,000" compares how many stood in two rooms, not how long they ran.
+#
+# ## Does it pay here?
+# DOES IT PAY
+#
+# ## The claims again
+#
+# Twenty-three, in four groups. First the price of one run, and its time:
+
+# %% tags=["remove-input"]
+ledger.show("C01", "C12", "C13", "C02", "C03", "C06", form="rows")
+
+# %% [markdown]
+# Three of these six are right as they stand: the days, the hours, the number of GPUs. The sum is right too, and says less than it
+# was made to say. Then the comparisons: one run with a company, one year with another, one model with a rumour.
+
+# %% tags=["remove-input"]
+ledger.show("C08", "C09", "C10", "C11", "C07", "C93", form="rows")
+
+# %% [markdown]
+# The article of the three numbers, which gets its own group:
+
+# %% tags=["remove-input"]
+ledger.show("C14", "C15", "C16", "C17", form="rows")
+
+# %% [markdown]
+# And last what works at a time, and on which chips:
+
+# %% tags=["remove-input"]
+ledger.show("C53", "C54", "C55", "C58", "C04", "C05", form="rows")
+
+# %% [markdown]
+# ## What production does
+#
+# - **Everybody counts like this.** PaLM's authors proposed the share of the peak that *needed* operations reach, so that work
+#   done twice to save memory does not look like speed ([PaLM](../book/references.md#palm)). Conventions still differ:
+#   with or without scores, whole or half. Ask for the convention before you compare two shares.
+# - **Training is a part of the bill.** On a day in February 2025 DeepSeek served V3 and R1 with 1,814 GPUs on average, nearly as
+#   many as had trained V3 ([Open-infra-index](../book/references.md#open-infra-index)). Chapter 14 does that sum.
+# - **Later models grow again.** The report on V3.2 says that it spent more than a tenth of its pre-training on what came after
+#   ([DeepSeek-V3.2](../book/references.md#deepseek-v32); known to us through reports). In V3 it was 0.2 percent.
+#
+# > **Takeaways**
+# > 1. A training bill is a product: parameters at work, times six, times tokens, over peak and utilisation, times a price. Four
+# >    of its factors can be checked from outside.
+# > 2. V3 passes: its configuration gives 250 GFLOP a token, its hours then mean 386 TFLOPS a GPU, and 385 were measured.
+# > 3. \$5.576 million is the rent of one run that succeeded, at an assumed price. What led up to it is not in it, and unknown.
+# > 4. Sparsity leaves operations out, nearly ten times beside a dense model of V3's class. It saves no memory, and some of its
+# >    saving is lost in keeping the machine busy: of V2's 61 percent, 42.5 arrived.
+# > 5. A ratio of two prices compares scope, year, chips, size and design at once. Take logarithms, and ask for each.
+#
+# ## Longer problems
+#
+# > **Exercise 1.10** (the same money, dense; easy, 15 minutes). How large a *dense* model could be trained on as many tokens, for
+# > V3's operations? And what would a dense model of 671 billion parameters have cost, on 14.8 trillion tokens, at V3's
+# > utilisation and two dollars? Leave out scores.
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# print(f"{run_flops / (6 * 14.8e12) / 1e9:.1f} billion parameters")
+# hours = cost.gpu_hours(6 * 671e9 * 14.8e12, peak_flops=989e12,
+#                        utilisation=0.3894)
+# print(f"{cost.dollars(hours, price_usd_per_hour=2) / 1e6:.0f} million dollars, "
+#       f"{cost.days(hours, n_gpus=2048) / 365:.1f} years on 2,048 GPUs")
+# ```
+#
+# 41.7 billion parameters; 86 million dollars, and 2.4 years. V3's makers chose a model that is sixteen times as large as the
+# dense one that they could have had for the same operations.
+#
+# </details>
+#
+# > **Exercise 1.11** (how wrong could it be?; medium, 30 minutes). Put error bars on the audit. Suppose that tokens and hours are
+# > exact, and that three things are not: whether the second guess counts (250 or 261 GFLOP), whether the peak is reachable (a
+# > large product reaches perhaps 60 to 80 percent of it), and what share of such a *reachable* speed a good team gets (50 to 70
+# > percent). In what range may the true hours lie? Draw a thousand times and give the middle 90 percent. Would 2.664 million
+# > surprise you? Would half of it?
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# import random
+# dice, hours = random.Random(0), []
+# for _ in range(1000):
+#     work = dice.choice([250e9, 261e9]) * 14.8e12
+#     share = dice.uniform(0.6, 0.8) * dice.uniform(0.5, 0.7)
+#     hours.append(cost.gpu_hours(work, peak_flops=989e12, utilisation=share))
+# hours.sort()
+# print(f"{hours[50] / 1e6:.2f} to {hours[949] / 1e6:.2f} million")
+# ```
+#
+# 2.07 to 3.16 million. The published 2.664 lies in the middle. Half of it would lie far outside: it would need 78 percent of the
+# peak, which a single large product may reach, and a training step with all its waiting does not.
+#
+# </details>
+#
+# > **Exercise 1.12** (the missing percent; hard, 45 minutes). The package counts 2,473 GFLOP for Llama 3.1 405B, and the table of
+# > the ISCA paper says 2,448. Try conventions: scores whole, halved by causality, or halved again; with head and embedding, or
+# > without. Which of them gives 2,448? Does the same one give 250 for V3 and 155 for V2?
+#
+# <details><summary>Hint</summary>
+#
+# `cost.training_flops(config, seq_len=4096, causal=True)` gives the parts, for 4,096 tokens. Multiply `scores` by 2, 1 or ½ and
+# add, or leave out, `head` and twice three times the embedding.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# import itertools
+# for times, head, embed in itertools.product((2, 1, 0.5), (0, 1), (0, 1)):
+#     found = []
+#     for c in (v3, V2, LLAMA_405B):
+#         f = cost.forward_flops(replace(c, mtp_depth=0), seq_len=4096,
+#                                causal=True)
+#         per = 3 * (sum(f.values()) - f["head"] - f["scores"]) / 4096
+#         per += 3 * (head * f["head"] + times * f["scores"]) / 4096
+#         per += 6 * embed * c.parameters["embedding"]
+#         found.append(round(per / 1e9))
+#     print(times, head, embed, found)
+# ```
+#
+# Scores once, with either the head or the embedding, give 250 and 155 exactly, and 2,473. The 2,448 comes out if Llama's scores,
+# and only Llama's, are halved once more. So the table seems to mix two conventions. It changes no verdict here, and you have
+# found it with ten lines.
+#
+# </details>
+#
+# > **Next: NEXT.** NEXT SENTENCE
