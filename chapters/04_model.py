@@ -1,0 +1,950 @@
+# ---
+# jupyter:
+#   book:
+#     number: 4
+#     reading: 80 min
+#     cpu: 40 s, 1 GB
+#     needs: "[Attention](03_attention.ipynb): heads, RoPE, the causal mask"
+#     terms:
+#       dense: [yardstick]
+#       attn: [attention]
+#   jupytext:
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: book
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The yardstick
+#
+# [Open in Colab](https://colab.research.google.com/github/minimodels/small-models-big-claims/blob/main/chapters/04_model.ipynb)
+#
+# > *Before you measure anything, make a ruler.*
+#
+# > **You will be able to**
+# > - say what stands around attention in a Transformer, and what breaks without each part;
+# > - write the whole model in a screenful, and prove it equal to two others;
+# > - count its parameters and its work by part, in your head to one digit and in code exactly;
+# > - look inside a model before it has learnt anything, and tell a healthy start from a sick one;
+# > - give any model the first test that it should pass, and name a bug that passes it too;
+# > - choose depth and width for a fixed budget, and say how sure you are.
+#
+# Attention lets a token look back. A language model needs more: something that computes with what was seen, a way to stack
+# many such steps, and a start from which they can learn. You build all of it in this chapter, and nothing is clever. That is the point.
+# Every later chapter changes one thing in this model and asks what the change is worth.
+
+# %%
+BOOK = "git+https://github.com/minimodels/small-models-big-claims"
+try:
+    import minimodels
+except ModuleNotFoundError:  # in Colab, where the book is not installed yet
+    import subprocess, sys
+    pip = [sys.executable, "-m", "pip", "install", "-q", BOOK]
+    subprocess.run(pip, check=True)
+
+# %% tags=["nbval-ignore-output"]
+import math
+import statistics
+from dataclasses import replace
+from importlib.util import find_spec
+
+import torch
+from torch import einsum, nn
+from minimodels import exercises, lab, show
+from minimodels.config import ModelConfig
+from minimodels.explorables import ModelShape
+from minimodels.model import Transformer
+from minimodels.studies.model import SHAPES, YARDSTICK
+
+check = exercises.load("model")
+print(lab.tier())
+
+# %% [markdown]
+# ## The pain
+#
+# **nan**
+#
+# > **Margin.** *Not a number*: what floating-point arithmetic answers to infinity minus infinity. Nothing can be learnt from it.
+#
+# That is what a stack of sixteen layers says to its first batch, before any training, if you take attention and the
+# feed-forward part as they are and pile them up. Take half of that size for its random weights, and the other thing
+# goes wrong. Watch the [root mean square](../book/glossary.md#rms) (RMS) of the hidden state, the typical size of one of its
+# numbers, behind every third layer:
+
+# %%
+def rms(x):
+    """Root of the mean square: the typical size of a number in x."""
+    return x.detach().square().mean().sqrt().item()
+
+
+def sizes(model, tokens):
+    """RMS of the hidden state behind each layer."""
+    seen = []
+    hooks = [block.register_forward_hook(lambda m, args, out:
+             seen.append(rms(out[0]))) for block in model.layers]
+    with torch.no_grad():
+        model(tokens)
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+# %% tags=["nbval-ignore-output"]
+deep = SHAPES[16]                      # sixteen layers, 80 wide
+random = torch.Generator().manual_seed(0)
+tokens = torch.randint(4096, (4, 256), generator=random)
+naked = {}
+for std in (0.05, 0.1):
+    torch.manual_seed(0)
+    model = Transformer(replace(deep, init_std=std))
+    for block in model.layers:         # take the norms away
+        block.attention_norm = block.ffn_norm = nn.Identity()
+    naked[std] = sizes(model, tokens)
+    print(f"std {std}:", *(f"{x:.3g}" for x in naked[std][::3]))
+
+# %% [markdown]
+# At a standard deviation of 0.05 the state comes out as it went in: all 32 parts together, sixteen attentions and sixteen
+# feed-forward networks, changed its size by about a percent. The model is a look-up table with decoration. At 0.1 the numbers
+# double, then square, then leave the range of 32-bit floats. Somewhere between lies a usable value, and it would be another one for
+# every depth and width. Nobody trains a model on such an edge. What follows takes the edge away.
+#
+# ## What a yardstick is for
+#
+# The press calls it the *traditional model*, the one that "keeps all its parameters active". (Whether that is a fair name, chapter 7
+# will judge; no claim is settled here.) In this book it is the **yardstick**: a [dense](../book/glossary.md#dense) Transformer
+# with four layers, 128 wide, eight heads of 16, and a vocabulary of 4,096. Dense means that every parameter works on every token.
+# When chapter 6 says that latent attention costs a percent, it is a percent of *this*.
+#
+# > **Before you read on.** The yardstick has 1.28 million parameters. What share of them is attention, the part that gave the
+# > Transformer its fame: 80, 50, or 20 percent?
+# >
+# > <details><summary>What we found</summary>
+# >
+# > **20 percent.** The [count below](#Count-it) gives 41 percent to the embedding, 38 to the feed-forward networks, 20 to attention, and a
+# > thousandth to the norms, without which nothing works.
+# >
+# > </details>
+#
+# ## The idea in a picture
+
+# %% tags=["remove-input"]
+show.drawing("stream",
+             alt="A heavy line runs from the embedding to the head; in each layer two branches leave it, through a norm and attention and through a norm and SwiGLU, and are added back to it.",
+             caption="The whole model. The heavy line is the residual stream; parts read it, and add to it.")
+
+# %% [markdown]
+# Follow the heavy line. A token's number picks a row of the **embedding**, a vector of $D$ numbers. That vector is the beginning of the
+# [residual stream](../book/glossary.md#residual-stream). Each layer reads the stream twice and adds to it twice: once what
+# attention found in other tokens, once what a feed-forward network made of this token alone. Nothing is overwritten, only added to.
+# At the end the **head** turns the stream into one number for each possible next token.
+#
+# | Symbol | Meaning | here | Shape |
+# |---|---|---|---|
+# | $h$ | the stream: a token's hidden state, $D$ wide | 128 | `(B, T, D)` |
+# | $L$ | layers | 4 | |
+# | $D_f$ | hidden width of the feed-forward network | 320 | |
+# | $V$ | rows of the vocabulary | 4,096 | |
+# | $w$ | a norm's weights, one a place | 128 | `(D,)` |
+#
+# ## Build it
+#
+# ### One: a norm
+#
+# Before a part reads the stream, the stream is brought to a known size. [RMSNorm](../book/glossary.md#rmsnorm) divides a vector
+# by its own RMS, then multiplies each place by a learned weight:
+#
+# $$ \mathrm{norm}(x) = \frac{x}{\sqrt{\overline{x^2} + \epsilon}} \odot w \tag{4.1}$$
+#
+# The bar is a mean over the $D$ numbers of one token; $\epsilon$, a millionth, is there for a vector of zeros; $\odot$ multiplies
+# number by number. Take $x = (1, 7)$: the mean of the squares is $(1 + 49) / 2 = 25$, the root is 5, and $x$ becomes $(0.2, 1.4)$. Now
+# take $(100, 700)$. It becomes the same $(0.2, 1.4)$. The size is gone, only the direction is left, and that is the whole trick: what
+# a part does no longer depends on how large the stream has grown.
+#
+# (Older models use LayerNorm, which subtracts the mean first and adds a learned bias. RMSNorm leaves both out, to save time;
+# its authors found quality about equal, [RMSNorm](../book/references.md#rmsnorm).)
+#
+# > **Exercise 4.1** (equation 4.1; easy, 5 minutes). Write `rms_norm(x, weight, eps)` for `x` of shape `(..., D)`, each vector by
+# > itself. `x.mean(-1, keepdim=True)` is a mean that keeps its axis.
+
+# %%
+def rms_norm(x, weight, eps):
+    ...
+
+
+# %%
+check.rms_norm(rms_norm)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def rms_norm(x, weight, eps):
+#     return x / (x**2).mean(-1, keepdim=True).add(eps).sqrt() * weight
+# ```
+#
+# </details>
+#
+# ### Two: SwiGLU
+#
+# Attention moves information between tokens. It is the feed-forward network that computes with it, token by token. The classic one is a matrix up,
+# a bend, a matrix down. [SwiGLU](../book/glossary.md#swiglu) has two matrices up, and lets the one decide how much of the other
+# passes:
+#
+# $$ W_d \big( \mathrm{silu}(W_g x) \odot W_u x \big) \tag{4.2}$$
+
+# %% tags=["remove-input"]
+show.drawing("swiglu",
+             alt="The vector x goes through w_gate and w_up side by side; the gate is bent by SiLU and multiplied with up, number by number; w_down leads back to width D.",
+             caption="SwiGLU: three matrices, and a gate for each of the hidden numbers.")
+
+# %% [markdown]
+# SiLU is $z$ times its own sigmoid: near nothing for negative $z$, near $z$ for large ones, and smooth between. So a hidden number is
+# a product: a gate that is more or less open, times what waits behind it. One example by hand. Let gate and up have one number
+# each, $W_g x = 0$ and $W_u x = 5$: the gate is $\mathrm{silu}(0) = 0$, and the 5 does not pass. With $W_g x = 3$ it is
+# $3 \cdot 0.953 = 2.86$, and 14.3 passes.
+#
+# > **Exercise 4.2** (equation 4.2; easy, 10 minutes). Write `swiglu(x, w_gate, w_up, w_down)`. Both matrices up have shape `(F, D)`,
+# > `w_down` has `(D, F)`; the product of a matrix with the last axis of `x` is `x @ w.T`. Use no ready-made SiLU.
+
+# %%
+def swiglu(x, w_gate, w_up, w_down):
+    ...
+
+
+# %%
+check.swiglu(swiglu)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def swiglu(x, w_gate, w_up, w_down):
+#     gate, up = x @ w_gate.T, x @ w_up.T
+#     return (gate * gate.sigmoid() * up) @ w_down.T
+# ```
+#
+# </details>
+#
+# That product explains the `nan`. What happens to the output when the input doubles?
+
+# %%
+torch.manual_seed(0)
+ffn = Transformer(replace(deep, init_std=0.1)).layers[0].ffn
+x = torch.randn(1000, deep.d_model)
+for size in (0.25, 0.5, 1, 2, 4, 8):
+    print(f"RMS in {size:4}: out {rms(ffn(size * x)):7.3f}")
+
+# %% [markdown]
+# Twice the input gives nearly four times the output, as you would expect of a product of two things that both doubled. Feed
+# that back into a stream, sixteen times, and what is small dies while what is large explodes. Behind a norm the input is always 1,
+# and one line of this table is all that can happen.
+#
+# ### Three: the stream
+#
+# A layer is two lines. The left arrow means "becomes":
+#
+# $$\begin{aligned} h &\leftarrow h + \mathrm{attention}(\mathrm{norm}(h)) \\ h &\leftarrow h + \mathrm{SwiGLU}(\mathrm{norm}(h)) \end{aligned} \tag{4.3}$$
+#
+# Look at where the norms stand: on the branches, not on the line. From the last layer back to the embedding there is a road on which
+# nothing is multiplied. A gradient can take it too, and we will see that it does. (The first Transformers normed the line itself, after each
+# addition. Nearly all large models now norm the branch, DeepSeek-V3 among them.)
+#
+# If nothing is ever removed, does the stream not grow without end? It grows, but slowly. Two random vectors in many dimensions are
+# nearly at right angles, so lengths add as in Pythagoras: squares add, not sizes.
+#
+# > **Exercise 4.3** (how it grows; medium, 10 minutes). The stream starts with RMS `start`. Every branch adds a vector of RMS
+# > `branch` that points anywhere. Write `stream_rms(start, branch, n_layers)`, its RMS behind the last layer.
+
+# %%
+def stream_rms(start, branch, n_layers):
+    ...
+
+
+# %%
+check.stream_rms(stream_rms)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def stream_rms(start, branch, n_layers):
+#     return math.sqrt(start**2 + 2 * n_layers * branch**2)
+# ```
+#
+# Sixteen layers whose branches are as large as the embedding make the stream $\sqrt{33}$ times as large, not 33 times: 5.7.
+#
+# </details>
+#
+# ### Four: the weights to begin with
+#
+# Weights are drawn at random, and the only thing to choose is their standard deviation. A number behind a matrix is a sum of as
+# many products as come in, $d$ of them. Variances of independent things add. So if the inputs have RMS 1, the outputs have
+#
+# $$ \mathrm{RMS} = \mathrm{std} \cdot \sqrt{d} \tag{4.4}$$
+#
+# > **Exercise 4.4** (choose a start; easy, 5 minutes). Write `init_std(d_in, wanted)`: with which standard deviation does a matrix
+# > turn `d_in` numbers of RMS 1 into numbers of RMS `wanted`?
+
+# %%
+def init_std(d_in, wanted):
+    ...
+
+
+# %%
+check.init_std(init_std)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def init_std(d_in, wanted):
+#     return wanted / math.sqrt(d_in)
+# ```
+#
+# </details>
+#
+# Our models use 0.02 everywhere, whatever the width. At width 128 that makes outputs of RMS 0.23; at DeepSeek-V3's
+# width of 7,168 it would make 1.7. V3 uses 0.006, which makes 0.51 ([DeepSeek-V3, section 4.2](../book/references.md#deepseek-v3)).
+#
+# ### Five: one matrix, read twice
+#
+# > **Margin.** The drawing beside: on the way in a token picks its row, on the way out the stream meets all rows.
+
+# %% tags=["remove-input"]
+show.drawing("tied", margin="Tied embeddings",
+             alt="One matrix of 4,096 rows: on the way in a token picks its row, on the way out the hidden state is multiplied with every row and gives 4,096 logits.")
+
+# %% [markdown]
+# The embedding has a row for each token. So does the head: a logit is the product of the stream with the row of that
+# token. In a small model these two would be most of the parameters, so we [tie](../book/glossary.md#tied-embeddings) them: one matrix does both.
+# V3 does not; with 671 billion parameters it can afford two.
+#
+# Tying has a side effect that you can predict. The stream of a token *begins* as its row, and the head compares it with all rows.
+# Which token will a new, untrained model think comes next?
+
+# %%
+for is_tied in (True, False):
+    torch.manual_seed(0)
+    model = Transformer(replace(YARDSTICK, tie_embeddings=is_tied))
+    with torch.no_grad():
+        p = model(tokens).logits.softmax(-1)             # (B, T, V)
+    itself = p.gather(-1, tokens[..., None]).mean() * 4096
+    name = "tied" if is_tied else "two matrices"
+    print(f"{name}: a token expects itself {itself:.1f} times "
+          f"as much as any other token")
+
+# %% [markdown]
+# Born to stutter: a tied model starts out believing that every token repeats itself. It is harmless. Training corrects it within a few
+# steps, and chapter 5's first loss is a hair above $\ln 4096$ for it. But it is no accident, and now you know where it comes from.
+#
+# ## The whole model
+#
+# Here it is, in a screenful. Only the rotation of RoPE comes from the package; chapter 3 built it.
+
+# %%
+from minimodels.layers import Rope, rotate
+
+
+def matrix(d_in, d_out):
+    return nn.Linear(d_in, d_out, bias=False)
+
+
+class Norm(nn.Module):
+    def __init__(self, D):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(D))
+
+    def forward(self, x):
+        mean = (x**2).mean(-1, keepdim=True)
+        return x / (mean + 1e-6).sqrt() * self.weight
+
+
+# %%
+class Attend(nn.Module):
+    def __init__(self, D, Dn):
+        super().__init__()
+        self.w_q, self.w_k, self.w_v, self.w_o = (matrix(D, D) for _ in "qkvo")
+        self.Dn = Dn
+
+    def forward(self, h, turn):
+        q, k, v = (w(h).unflatten(-1, (-1, self.Dn))
+                   for w in (self.w_q, self.w_k, self.w_v))    # (B, T, H, Dn)
+        score = einsum("bthd,bshd->bhts", rotate(q, turn), rotate(k, turn))
+        future = torch.ones(score.shape[-2:]).triu(1).bool()
+        score = (score / self.Dn**0.5).masked_fill(future, -torch.inf)
+        o = einsum("bhts,bshd->bthd", score.softmax(-1), v)
+        return self.w_o(o.flatten(-2))
+
+
+# %%
+class FeedForward(nn.Module):
+    def __init__(self, D, d_ff):
+        super().__init__()
+        self.w_gate_up, self.w_down = matrix(D, 2 * d_ff), matrix(d_ff, D)
+
+    def forward(self, x):
+        gate, up = self.w_gate_up(x).chunk(2, -1)
+        return self.w_down(gate * gate.sigmoid() * up)
+
+
+# %%
+class Layer(nn.Module):
+    def __init__(self, D, Dn, d_ff):
+        super().__init__()
+        self.attention_norm, self.attention = Norm(D), Attend(D, Dn)
+        self.ffn_norm, self.ffn = Norm(D), FeedForward(D, d_ff)
+
+    def forward(self, h, turn):
+        h = h + self.attention(self.attention_norm(h), turn)
+        return h + self.ffn(self.ffn_norm(h))
+
+
+# %%
+class DenseModel(nn.Module):
+    def __init__(self, V=4096, D=128, n_layers=4, Dn=16, d_ff=320):
+        super().__init__()
+        self.embed = nn.Embedding(V, D)
+        self.layers = nn.ModuleList(Layer(D, Dn, d_ff) for _ in range(n_layers))
+        self.final_norm, self.head = Norm(D), matrix(D, V)
+        self.head.weight = self.embed.weight                   # tied
+        self.rope = Rope.from_config(YARDSTICK)
+
+    def forward(self, tokens):
+        turn, h = self.rope(torch.arange(tokens.shape[1])), self.embed(tokens)
+        for layer in self.layers:
+            h = layer(h, turn)                                 # (B, T, D)
+        return self.head(self.final_norm(h))                   # (B, T, V)
+
+
+# %% [markdown]
+# Two matrices of SwiGLU lie in one, `w_gate_up`, because one large product is faster than two small ones. Otherwise there is nothing here that you
+# have not built.
+#
+# ## Prove it
+#
+# First against the package. Names are the same on purpose, so the weights can be handed over as they are. We make the matrices larger
+# than usual: with small weights a wrong branch would hide in the last decimals.
+
+# %%
+torch.manual_seed(0)
+theirs = Transformer(YARDSTICK).eval()
+for parameter in theirs.parameters():
+    if parameter.dim() > 1:                              # matrices
+        parameter.data.mul_(3)
+ours = DenseModel()
+ours.load_state_dict(theirs.state_dict())
+with torch.no_grad():
+    by_hand, package = ours(tokens), theirs(tokens).logits
+torch.testing.assert_close(by_hand, package, atol=1e-5, rtol=1e-5)
+print(f"{sum(p.numel() for p in ours.parameters()):,} parameters; "
+      f"logits up to {by_hand.abs().max():.0f}, equal to 5 digits")
+
+# %% [markdown]
+# Then against somebody else's. Hugging Face's `LlamaForCausalLM` is the same architecture, written by other people, with one
+# difference that has cost many evenings. Ours turns neighbours, $(x_0, x_1), (x_2, x_3), \dots$; theirs turns halves, $(x_0, x_8),
+# (x_1, x_9), \dots$ Both are RoPE. The weights are not interchangeable until the rows of queries and keys have been moved.
+#
+# > **Exercise 4.5** (move the rows; medium, 15 minutes). Write `halves_from_pairs(w, n_heads)`. `w` is the matrix of a query or key, `(H Dn,
+# > D)`: its rows are the heads', one head behind the other. Within each head, the rows 0, 2, 4, … come first, then 1, 3, 5, …
+# > Two axes change places: `unflatten(0, (n_heads, -1, 2))` shows them.
+
+# %%
+def halves_from_pairs(w, n_heads):
+    ...
+
+
+# %%
+check.halves_from_pairs(halves_from_pairs)
+
+# %% [markdown]
+# <details><summary>Hint</summary>
+#
+# After `unflatten` the axes are head, pair, place in the pair, and $D$. In the new order the place in the pair changes
+# slowest within a head.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# def halves_from_pairs(w, n_heads):
+#     heads = w.unflatten(0, (n_heads, -1, 2))   # (H, Dn / 2, 2, D)
+#     return heads.transpose(1, 2).flatten(0, 2)
+# ```
+#
+# Why may rows move at all? A score is a sum over the head's numbers, and a sum does not care for their order, so long as
+# queries and keys agree. Values must stay: `w_o` knows their places.
+#
+# </details>
+#
+# `as_llama` does this, and renames the rest. (Colab has the package `transformers`; where it is missing, the cell says so.)
+
+# %%
+from minimodels.studies.model import as_llama
+
+if find_spec("transformers"):
+    with torch.no_grad():
+        llama = as_llama(theirs)(tokens).logits
+    torch.testing.assert_close(by_hand, llama, atol=1e-5, rtol=1e-5)
+    print("by hand = package = Hugging Face, to 5 digits")
+else:
+    print("install transformers to compare with Hugging Face too")
+
+# %% [markdown]
+# Three implementations agree on every logit. From here on, "the model" is one thing.
+#
+# ## Count it
+#
+# Where are the 1.28 million? A head of 16 times eight heads is again 128, so attention has four matrices of $D \times D$.
+#
+# > **Exercise 4.6** (count; easy, 10 minutes). Write `count_parameters(vocab_size, d_model, n_layers, d_ff, is_tied)`. Return a dictionary with
+# > the keys `"embedding"`, `"attention"`, `"feed-forward"`, `"norms"` and `"head"`; a tied head counts 0.
+
+# %%
+def count_parameters(vocab_size, d_model, n_layers, d_ff, is_tied):
+    ...
+
+
+# %%
+check.count_parameters(count_parameters)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def count_parameters(vocab_size, d_model, n_layers, d_ff, is_tied):
+#     return {"embedding": vocab_size * d_model,
+#             "attention": n_layers * 4 * d_model**2,
+#             "feed-forward": n_layers * 3 * d_model * d_ff,
+#             "norms": (2 * n_layers + 1) * d_model,
+#             "head": 0 if is_tied else vocab_size * d_model}
+# ```
+#
+# </details>
+#
+# Parameters are what you store. What you *pay* is work. Every weight of a matrix product costs a token two
+# [FLOPs](../book/glossary.md#flop), a multiplication and an addition. To that comes work that has no parameters: the query meets keys, and the weights
+# meet values. With $T$ tokens of text a query sees $(T + 1) / 2$ of them on average, and each costs $2D$ for the score and $2D$ for the sum.
+#
+# > **Exercise 4.7** (work; medium, 15 minutes). Write `flops_a_token(vocab_size, d_model, n_layers, d_ff, context)`, the FLOPs of
+# > one token's forward pass, the mean over a text of `context` tokens. Looking up the embedding is no product. The head is one.
+
+# %%
+def flops_a_token(vocab_size, d_model, n_layers, d_ff, context):
+    ...
+
+
+# %%
+check.flops_a_token(flops_a_token)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def flops_a_token(vocab_size, d_model, n_layers, d_ff, context):
+#     weights = n_layers * (4 * d_model**2 + 3 * d_model * d_ff)
+#     weights += vocab_size * d_model
+#     return 2 * weights + n_layers * 4 * d_model * (context + 1) / 2
+# ```
+#
+# </details>
+#
+# Now the same count three ways: by hand, by the package's cost sheet of [chapter 1](01_cost.ipynb), and by torch, which watches the real
+# model at work and knows nothing of formulas. Torch multiplies the masked half of the scores too, so this comparison counts it.
+
+# %%
+from minimodels.cost import counter, forward_flops
+
+V, D, L, d_ff, T = 4096, 128, 4, 320, 256
+hand = {"attention": 2 * T * L * 4 * D**2, "scores": L * 4 * D * T * T,
+        "dense": 2 * T * L * 3 * D * d_ff, "head": 2 * T * V * D}
+sheet = forward_flops(YARDSTICK, seq_len=T)
+with counter() as count, torch.no_grad():
+    theirs(tokens[:1]).logits
+print(f"by hand {sum(hand.values()):,}, cost sheet "
+      f"{sum(sheet.values()):,}, torch {count.get_total_flops():,}")
+print("by part:", hand == {part: sheet[part] for part in hand})
+
+# %% tags=["hide-input"]
+causal = {part: n / T for part, n in forward_flops(YARDSTICK, seq_len=T, causal=True).items()}
+held, work = YARDSTICK.parameters, sum(causal.values())
+show.show(show.bars({"embedding: parameters": 100 * held["embedding"] / YARDSTICK.n_params, "… as head: work": 100 * causal["head"] / work,
+                     "attention: parameters": 100 * held["attention"] / YARDSTICK.n_params, "… work": 100 * causal["attention"] / work,
+                     "scores: work": 100 * causal["scores"] / work,
+                     "feed-forward: parameters": 100 * held["dense"] / YARDSTICK.n_params, "… feed-forward work": 100 * causal["dense"] / work},
+                    unit="share of the whole, %", concept={"attention: parameters": "attn", "… work": "attn", "scores: work": "attn",
+                                                           "feed-forward: parameters": "dense", "… feed-forward work": "dense"},
+                    title="In a small model the vocabulary is the largest part, of the parameters and of the work"),
+          alt="Bars: embedding 41 percent of the parameters, as head 37 percent of the work; attention 20.5 and 18.6, its scores 9.3; feed-forward 38.4 and 34.9.",
+          caption="The yardstick: 1,279,104 parameters, 2.82 million FLOPs a token in a text of 256. Computed.")
+
+# %% [markdown]
+# The **yardstick** spends more on its vocabulary than on attention. That is not how large models are, and it is worth remembering whenever a small model
+# is used to judge an idea. See for yourself. Choose Llama 3 405B: where has the embedding gone? Then choose the yardstick, and lengthen the text.
+# At which length do the scores cost as much as all feed-forward networks together?
+
+# %%
+ModelShape()
+
+# %% [markdown]
+# At 405 billion parameters embedding and head are one percent, and the feed-forward part is four fifths. And the scores of the
+# **yardstick** overtake its feed-forward networks at 960 tokens (the slider stops at 512 and 1,024): work that grows with the text, and needs not a
+# single parameter.
+#
+# ## Look inside, before it learns
+#
+# A model that starts badly learns badly, and the loss says only that. So look at three things, layer by layer, on one batch, before the
+# first step: how large the stream is, how large each branch is beside it, and how large the gradient is that comes back.
+
+# %%
+from minimodels.mtp import losses
+
+
+def look_inside(model, tokens):
+    """Loss, and behind each layer the RMS of stream, branches, gradient."""
+    streams, seen = [], {"attention": [], "feed-forward": []}
+
+    def keep(module, args, out):
+        out[0].retain_grad()
+        streams.append(out[0])
+
+    for block in model.layers:
+        block.register_forward_hook(keep)
+        for name, part in zip(seen, (block.attention, block.ffn)):
+            part.register_forward_hook(
+                lambda m, args, out, name=name: seen[name].append(rms(out)))
+    loss = losses(model(tokens), tokens)[0]
+    loss.backward()
+    return loss.item(), seen | {"stream": [rms(h) for h in streams],
+                                "gradient": [rms(h.grad) for h in streams]}
+
+
+# %% tags=["nbval-ignore-output"]
+inside, start_loss = {}, {}
+for std in (0.002, 0.02, 0.1, 0.5):
+    torch.manual_seed(0)
+    model = Transformer(replace(deep, init_std=std))
+    start_loss[std], inside[std] = look_inside(model, tokens)
+
+layers = list(range(1, 17))
+show.show(show.lines({f"std {std:g}": (layers, seen["stream"])
+                      for std, seen in inside.items()},
+                     x="layer", y="RMS of the stream", log_y=True,
+                     title="Behind norms the stream grows like a root"),
+          alt="Four rising curves that flatten, one a standard deviation.",
+          caption="Sixteen layers, 80 wide, before training.")
+
+# %% [markdown]
+# The same sixteen layers, the same standard deviation of 0.1 that ended in `nan`, and a factor of 250 between the smallest and
+# the largest start: nothing explodes, and every curve bends over, as Pythagoras says. Hold it against him. At 0.1, take each
+# branch's measured size, add the squares, and compare:
+
+# %%
+for std in (0.02, 0.1):
+    seen = inside[std]
+    squares = sum(a**2 + f**2 for a, f in
+                  zip(seen["attention"], seen["feed-forward"]))
+    print(f"std {std}: by Pythagoras {math.sqrt(std**2 + squares):.2f}, "
+          f"measured {seen['stream'][-1]:.2f}")
+
+# %% [markdown]
+# To within a few percent at 0.02, and better at 0.1. Is every start fine, then? The norms make all of them finite. They do not make all of them good. Two numbers
+# tell them apart. The first is the loss. A model that knows nothing should say so, and give each of 4,096 tokens the same chance:
+# $\ln 4096 = 8.32$ nats.
+
+# %% tags=["hide-input", "nbval-ignore-output"]
+show.show(show.bars({f"std {std:g}": loss for std, loss in start_loss.items()} | {"knowing nothing": math.log(4096)},
+                    unit="loss before the first step, nats a token", concept={"knowing nothing": "dense"},
+                    title="Too large a start is sure of itself, and wrong"),
+          alt="Bars: 8.32 for std 0.002, 8.33 for 0.02, about 9 for 0.1, far more for 0.5; 8.32 for knowing nothing.",
+          caption="One batch of random tokens, sixteen layers. This run.")
+
+# %% [markdown]
+# A standard deviation of 0.5 starts many nats above ignorance: the model is *certain*, of nonsense, and must unlearn that first. 0.002 starts
+# perfectly ignorant. Its fault shows in the second number: how much do the branches matter?
+
+# %% tags=["hide-input", "nbval-ignore-output"]
+share = {f"std {std:g}": (layers, [100 * math.hypot(a, f) / h for a, f, h in zip(seen["attention"], seen["feed-forward"], seen["stream"])])
+         for std, seen in inside.items()}
+show.show(show.lines(share, x="layer", y="a layer's two branches, % of the stream", log_y=True,
+                     title="Start too small, and sixteen layers hardly touch the stream"),
+          alt="With std 0.002 each layer adds some two percent to the stream; with 0.02 a quarter to a half; with larger starts the first layer is the stream, and later ones add less and less.",
+          caption="Sixteen layers, before training. This run.")
+
+# %% [markdown]
+# At 0.002 a layer adds two percent to the stream, so what the head reads is almost the embedding alone; learning can still grow the branches, but it begins with
+# a model that has no depth. At 0.5 the first layer drowns the embedding. Between the two lies a broad, comfortable middle, and 0.02 is in it. That
+# breadth is what the norm has bought.
+#
+# ### The road back
+#
+# Now the gradient: how much would the loss change if the stream behind layer 3 changed a little? Without the residual road, a gradient has to pass
+# through every branch. We take the road away, `h = branch(norm(h))` where there was `h = h + …`, and leave all else as it is.
+#
+# > **Before you read on.** Sixteen layers without residual connections: will the gradient at the first layer be smaller than at the last,
+# > as large, or larger?
+# >
+# > <details><summary>What we found</summary>
+# >
+# > **Larger, by about a hundred times.** The textbook word is *vanishing*. But the norm behind each layer blows a small state up to RMS 1, and on the way back it
+# > does the same to the gradient. It is the *ratio* that makes the trouble, in either direction.
+# >
+# > </details>
+
+# %% tags=["nbval-ignore-output"]
+from minimodels.bugs import plant
+from minimodels.bugs.model import BUGS
+
+torch.manual_seed(0)
+model = plant(Transformer(deep), BUGS["no residual"])
+_, without = look_inside(model, tokens)
+roads = {"with residual": inside[0.02], "without": without}
+show.show(show.lines({name: (layers, seen["gradient"])
+                      for name, seen in roads.items()},
+                     x="layer", y="RMS of the stream's gradient", log_y=True,
+                     title="On the residual road the gradient arrives as it left"),
+          alt="With residual a nearly flat line; without, a line that falls "
+              "by a factor of about a hundred from the first layer to the last.",
+          caption="Sixteen layers of std 0.02, one batch, before training.")
+
+# %% tags=["nbval-ignore-output"]
+for name, seen in roads.items():
+    g = seen["gradient"]
+    print(f"{name}: layer 1 gets {g[0] / g[-1]:.1f} times "
+          f"the gradient of layer 16")
+
+# %% [markdown]
+# One step size has to serve all layers. On the road that is easy: the first layer's gradient is some two or three times the last one's.
+# Without it they differ by two orders of magnitude, and no step is right for both.
+#
+# ## The first test of any model
+#
+# You have a new model. Before you give it a corpus and an hour, give it one page and a few seconds. It should learn the page *by heart*. A model
+# with a million parameters can hold 256 bytes; if it does not, something is broken, and no corpus will mend it.
+#
+# Which page matters. Were all tokens different, a table of "what follows what" would do, and attention could be dead. So our tokens are single
+# bytes, which come again and again: the beginning of the *Zen of Python*, which every Python carries in its module `this`. How far can a model come
+# without attention? Two numbers say it: the loss of one that knows only how often each byte occurs, and of one that knows which byte follows which.
+
+# %%
+from collections import Counter
+from minimodels.studies.model import page
+
+text = page().encode()
+one, two = Counter(text[1:]), Counter(zip(text, text[1:]))
+before = Counter(text[:-1])
+N = len(text) - 1
+rungs = {"how often": -sum(n * math.log(n / N) for n in one.values()) / N,
+         "what follows": -sum(n * math.log(n / before[a])
+                              for (a, _), n in two.items()) / N}
+print(page()[:62])
+print({name: round(nats, 2) for name, nats in rungs.items()}, "nats a byte")
+
+# %% [markdown]
+# Train the **yardstick** on this page alone, sixty times. (The optimizer is chapter 5's; here it is a black box that takes steps.) The
+# line should fall through both rungs and end near nothing.
+
+# %% tags=["nbval-ignore-output"]
+from minimodels.studies.model import LEARNT, OVERFIT, OneBatch
+from minimodels.train import train
+
+torch.manual_seed(0)
+model = Transformer(YARDSTICK)
+batch = OneBatch(torch.tensor([list(text)]))
+curve = [record.loss for record in train(model, batch, OVERFIT)]
+
+steps = list(range(1, len(curve) + 1))
+flat = {name: (steps, [nats] * len(steps)) for name, nats in rungs.items()}
+show.show(show.lines({"yardstick": (steps, curve)} | flat,
+                     concept={"yardstick": "dense"},
+                     x="step", y="loss, nats a byte", title="One page, by heart"),
+          alt="The loss falls steeply through both rungs to nearly zero.",
+          caption="This run: one page of 256 bytes, sixty steps.")
+
+# %% tags=["nbval-ignore-output"]
+from minimodels.generate import decode
+
+below = next((i for i, loss in enumerate(curve, 1) if loss < LEARNT), None)
+print(lab.band("model", "steps to learn a page", below or math.inf))
+recited = decode(model, [list(text[:5])], max_new_tokens=len(text) - 5)
+recited = text[:5] + bytes(b for b in recited.tokens[0] if b < 256)
+print(recited.decode(errors="replace"))
+print("word for word:", recited == text)
+
+# %% [markdown]
+# From five letters it recites the page. The test has passed: gradients reach every part, positions can be told apart, attention
+# looks where it should. What does it look like when something is broken? We planted five bugs, one at a time, and gave each
+# model the same page, three seeds each.
+
+# %% tags=["hide-input"]
+from minimodels.studies import recorded
+
+planted = recorded("model-overfit")
+curves = {}
+for arm in planted["arms"]:
+    runs = [t["curve"] for t in planted["trials"] if t["arm"] == arm]
+    curves[arm] = steps, [statistics.mean(at) for at in zip(*runs)]
+show.show(show.lines(curves | {"what follows": flat["what follows"]}, concept={arm: "dense" if arm == "right" else "attn" for arm in curves},
+                     x="step", y="loss, nats a byte", title="Three bugs fail the test, and two pass it"),
+          alt="Six curves: right, residual of the norm and norm over tokens reach zero; no residual, cut gradient and sum for mean stay above two nats.",
+          caption=f"Recorded: minimodels study model-overfit; means over seeds; {planted['trials'][0]['hardware']}.")
+
+# %%
+rows = []
+for arm in planted["arms"]:
+    runs = [t for t in planted["trials"] if t["arm"] == arm]
+    last = [t["curve"][-1] for t in runs]
+    learnt = [t["steps_to_learn"] for t in runs]
+    rows.append({"model": arm, "seeds": len(runs),
+                 "loss at the end": f"{min(last):.3f} to {max(last):.3f}",
+                 "steps to learn it": f"{min(learnt)} to {max(learnt)}"
+                 if all(learnt) else "not in 60"})
+show.table(rows)
+
+# %% [markdown]
+# PLACEHOLDER
+#
+# > **Bugs that still train.**
+# > - **No residual.** `h = branch(norm(h))`. The loss falls for a while. One page shows it.
+# > - **Residual of the norm.** `h = norm(h); h = h + branch(h)`: the branch is added to the normed stream. It passes the test, only later.
+# > - **Cut gradient.** A `detach()` or a `no_grad` too many. Embedding and head learn alone, and the loss still falls by two thirds.
+# > - **Norm over tokens.** The mean runs over the wrong axis, so that each token feels those behind it. It learns *faster* for that.
+# > - **Sum for mean.** The norm is $\sqrt{D}$ times too small. It learns, far too slowly, and looks like a bad learning rate.
+#
+# So write tests for what the loss cannot show. You did that for attention; here are two for the model.
+#
+# > **Exercise 4.8** (no look ahead; medium, 10 minutes). Write `cannot_see_the_future(model, tokens)`: whether another *last* token leaves all
+# > logits before it as they were. `model(tokens).logits` is `(B, T, V)`, `model.config.vocab_size` the number of tokens. Return a truth value; compare with
+# > `torch.allclose(..., atol=1e-4)`.
+
+# %%
+def cannot_see_the_future(model, tokens):
+    ...
+
+
+# %%
+check.cannot_see_the_future(cannot_see_the_future)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def cannot_see_the_future(model, tokens):
+#     other = tokens.clone()
+#     other[:, -1] = (other[:, -1] + 1) % model.config.vocab_size
+#     one, two = model(tokens).logits, model(other).logits
+#     return torch.allclose(one[:, :-1], two[:, :-1], atol=1e-4)
+# ```
+#
+# It finds the norm over tokens at once, and a leaking mask too.
+#
+# </details>
+#
+# > **Exercise 4.9** (the stream is untouched; hard, 15 minutes). Write `stream_is_untouched(block, h, place)`. Silence both branches, by
+# > setting the matrices that lead back to the stream to zero (`block.attention.w_o.weight`, `block.ffn.w_down.weight`; do it under
+# > `torch.no_grad()`). What must a layer whose branches say nothing return? `block(h, place)` gives the new stream, and a second thing that you can ignore.
+
+# %%
+def stream_is_untouched(block, h, place):
+    ...
+
+
+# %%
+check.stream_is_untouched(stream_is_untouched)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# @torch.no_grad()
+# def stream_is_untouched(block, h, place):
+#     block.attention.w_o.weight.zero_()
+#     block.ffn.w_down.weight.zero_()
+#     return torch.allclose(block(h, place)[0], h, atol=1e-5)
+# ```
+#
+# This one finds the residual of the norm, which one page could not.
+#
+# </details>
+#
+# ## Deep or wide?
+#
+# The budget is fixed: 1.28 million parameters. You may spend them on one wide layer or on sixteen narrow ones. The picture shows the choice to
+# scale.
+
+# %% tags=["remove-input"]
+show.drawing("shapes",
+             alt="Five models of equal area: one layer 192 wide, two of 160, four of 128, eight of 96, sixteen of 80; the embedding takes 61, 51, 41, 31 and 26 percent.",
+             caption="Five ways to spend one budget, to scale. Heads are 16 wide in all of them.")
+
+# %% [markdown]
+# > **Before you read on.** Five shapes, as many parameters, the same text. Which predicts unseen text best, and which worst: 1, 2, 4, 8 or 16 layers?
+# >
+# > <details><summary>What we found</summary>
+# >
+# > **PLACEHOLDER.**
+# >
+# > </details>
+#
+# PLACEHOLDER2
+
+# %% tags=["hide-input"]
+shapes = recorded("model-shapes")
+scores = {arm: [t["bits_per_byte"] for t in shapes["trials"] if t["arm"] == arm] for arm in shapes["arms"]}
+show.show(show.dots(scores, unit="bits per byte of unseen text", concept={arm: "dense" for arm in scores},
+                    title="PLACEHOLDER"),
+          alt="PLACEHOLDER",
+          caption=f"Recorded: minimodels study model-shapes; three seeds a shape, 200 steps; {shapes['trials'][0]['hardware']}. The stroke is the mean.")
+
+# %%
+times = recorded("model-times")["trials"]
+rows = []
+for (layers_, config), arm in zip(SHAPES.items(), scores):
+    paired = [a - b for a, b in zip(scores[arm], scores["4 layers"])]
+    slower = [a / b for t in times for a, b in
+              zip(t["ms"][str(layers_)], t["ms"]["4"])]
+    work = sum(forward_flops(config, seq_len=256, causal=True).values()) / 256
+    rows.append({
+        "layers × width": f"{layers_} × {config.d_model}",
+        "bits per byte": f"{statistics.mean(scores[arm]):.4f}",
+        "more than 4 layers": f"{min(paired):+.3f} to {max(paired):+.3f}",
+        "MFLOPs a token": f"{work / 1e6:.2f}",
+        "time of a step": f"{statistics.median(slower):.2f}"})
+show.table(rows, caption="Time: forward and backward, as a multiple of the "
+           "four layers' in the same round; median.")
+
+# %% [markdown]
+# PLACEHOLDER3
+#
+# ## Does it pay here?
+# > **Does it pay here?** **PLACEHOLDER.** x
+# >
+# > - **At equal parameters and tokens:** x
+# > - **At equal wall clock:** x
+# > - **At DeepSeek's scale:** x
+#
+# ## What production does
+#
+# - **V3's frame is this frame.** RMSNorm on each branch, SwiGLU, residual stream, RoPE, no biases
+#   ([DeepSeek-V3, section 2.1 and 4.2](../book/references.md#deepseek-v3)). 61 layers, 7,168 wide; the first three dense, as here, all others with experts. Its
+#   embedding and head are two matrices, together 0.3 percent of the whole.
+# - **More norms.** V3 also norms the latents of its attention, which you will meet in chapter 6.
+# - **More roads.** A residual stream can be split into several that exchange what they carry; left to itself the exchange multiplies, and DeepSeek's mHC
+#   constrains it ([mHC](../book/references.md#mhc)).
+
+# %% [markdown]
+# > **Takeaways**
+# > 1. A Transformer is a stream that parts read and add to. Nothing on it is overwritten.
+# > 2. The norm on a branch makes what a part does independent of how large the stream is; that turns an edge into a plateau.
+# > 3. Three implementations, one set of weights, equal logits: that is what "the same model" means. RoPE's two layouts differ by an order of rows.
+# > 4. Attention is a fifth of the yardstick; the vocabulary is two fifths. In a large model it is next to nothing.
+# > 5. Learn one page by heart first. It finds what is broken, and not what is cheating.
+#
+# ## Longer problems
+#
+# PLACEHOLDER4
+#
+# Onward: the ruler exists, and it knows nothing. Chapter 5 teaches it Python.
