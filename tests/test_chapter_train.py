@@ -1,0 +1,190 @@
+"""Chapter 05: its exercises' solutions against torch, its studies' settings, its bugs, and the figures that its text writes."""
+
+import math
+import statistics
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from minimodels import lab
+from minimodels.config import ModelConfig, TrainConfig
+from minimodels.data import Batches
+from minimodels.exercises import train as exercises
+from minimodels.model import Transformer
+from minimodels.optim import orthogonalise, schedule
+from minimodels.studies import find, recorded
+from minimodels.studies import train as studies
+from minimodels.train import train
+
+TINY = ModelConfig(vocab_size=97, d_model=24, n_layers=2, max_seq_len=64, attention="mha", n_heads=3, d_head=8, d_value=8, d_ff=40, n_experts=0,
+                   mtp_depth=0)
+TOKENS = np.random.default_rng(0).integers(1, 97, 20_000).astype(np.uint16)
+
+
+def text():
+    """The chapter's text as one line of words."""
+    path = lab.data_file("").parent / "chapters" / "05_train.py"
+    return " ".join(path.read_text("utf8").replace("\n# > ", " ").replace("\n#", " ").split())
+
+
+def scores(study, arm):
+    return [t["bits_per_byte"] for t in recorded(study)["trials"] if t["arm"] == arm]
+
+
+# ---- the exercises' solutions are what the chapter says that they are
+
+def test_adamw_by_hand_is_torchs():
+    torch.manual_seed(0)
+    w = torch.randn(5, 3)
+    p, m, v = torch.nn.Parameter(w.clone()), torch.zeros(5, 3), torch.zeros(5, 3)
+    theirs = torch.optim.AdamW([p], lr=0.03, betas=(0.9, 0.95), weight_decay=0.1)
+    for t in range(1, 8):
+        p.grad = torch.randn(5, 3)
+        w, m, v = exercises.adamw_step(w, p.grad, m, v, t, 0.03, 0.1)
+        theirs.step()
+        assert torch.allclose(w, p, atol=1e-6)
+
+
+def test_the_worked_example_of_adamw():
+    w, m, v = (torch.zeros(1) for _ in range(3))
+    steps = []
+    for t, g in enumerate((4.0, -2.0), start=1):
+        new, m, v = exercises.adamw_step(w, torch.tensor([g]), m, v, t, 1.0, 0.0)
+        steps.append((w - new).item())
+        w = new
+    assert steps == pytest.approx([1.0, 0.27], abs=5e-3)
+    assert (m.item(), v.item()) == pytest.approx((0.16, 0.96))
+
+
+def test_newton_schulz_by_hand_is_the_packages_and_close_to_an_svd():
+    g = torch.randn(7, 19, generator=torch.Generator().manual_seed(0))
+    U, _, Vh = torch.linalg.svd(g, full_matrices=False)
+    assert torch.allclose(exercises.newton_schulz(g, 5), orthogonalise(g), atol=1e-4)
+    assert (exercises.newton_schulz(g, 5) - U @ Vh).norm() / (U @ Vh).norm() < 0.3
+
+
+def test_the_two_by_two_example_of_muon():
+    G = torch.tensor([[3.0, 0.0], [4.0, 5.0]])
+    U, S, Vh = torch.linalg.svd(G)
+    cofactors = torch.tensor([[5.0, -4.0], [0.0, 3.0]])
+    assert S.tolist() == pytest.approx([math.sqrt(45), math.sqrt(5)], abs=1e-5)
+    assert torch.allclose(U @ Vh, (G + cofactors) / math.sqrt(80), atol=1e-6)
+    assert torch.allclose(U @ Vh, torch.tensor([[2.0, -1.0], [1.0, 2.0]]) / math.sqrt(5), atol=1e-6)
+
+
+def test_the_schedule_by_hand_is_the_packages():
+    config = TrainConfig(steps=500)    # 10 steps of warm-up, 200 of decay
+    for step in range(1, 501):
+        assert exercises.rate_at(step, 500, 10, 200) == pytest.approx(schedule(step, config))
+
+
+def test_the_first_loss_of_an_untrained_model_is_the_predicted_one():
+    torch.manual_seed(0)
+    logits, target = 0.7 * torch.randn(20_000, 512), torch.randint(0, 512, (20_000,))
+    measured = torch.nn.functional.cross_entropy(logits, target).item()
+    assert measured == pytest.approx(exercises.first_loss(512, 0.7), abs=0.02)
+    assert exercises.first_loss(129_280, 0.006 * 7168**0.5) == pytest.approx(11.90, abs=5e-3)
+
+
+def test_the_line_through_logarithms_is_numpys():
+    sizes, found = [20e3, 50e3, 90e3, 300e3], [2.1, 1.9, 1.85, 1.6]
+    slope, height = np.polyfit(np.log(sizes), np.log(found), 1)
+    assert exercises.predict_score(sizes, found, 1e6) == pytest.approx(np.exp(height + slope * np.log(1e6)))
+
+
+def test_the_sum_of_probabilities_is_one_for_the_yardsticks_kind_and_not_for_unshifted_targets():
+    torch.manual_seed(0)
+    model, tokens = Transformer(TINY), torch.randint(1, 97, (1, 9))
+
+    def loss_of(tokens):
+        with torch.no_grad():
+            hidden = model(tokens).hidden[0]
+            return torch.nn.functional.cross_entropy(model.head(hidden[0, :-1]), tokens[0, 1:], reduction="none")
+
+    for p in model.parameters():
+        p.data.mul_(5)
+    assert exercises.is_honest(loss_of, tokens, 97)
+    studies.unshifted(model)
+    assert not exercises.is_honest(loss_of, tokens, 97)
+
+
+# ---- the studies compare what they say
+
+def test_the_yardstick_of_both_optimizers_is_one_setting():
+    """Muon's runs are those of mla-quality and mla-rates: all settings but the optimizer, its rates and the evaluations are AdamW's."""
+    muon = find("mla-quality").trials[0]
+    assert muon.arm == "mha" and muon.model == studies.YARDSTICK and muon.data == "stdlib" and muon.max_bytes is None
+    for trial in (*find("train-rates").trials, *find("train-optimizers").trials):
+        assert trial.model == muon.model and (trial.data, trial.max_bytes) == (muon.data, muon.max_bytes)
+        same = replace(trial.training, optimizer="muon", lr=muon.training.lr, seed=muon.training.seed, eval_every=muon.training.eval_every)
+        assert same == muon.training and trial.training.optimizer == "adamw"
+    for trial in find("mla-rates").trials[:4]:
+        assert trial.model == muon.model and replace(trial.training, muon_lr=0.01, seed=muon.training.seed, eval_every=300) == muon.training
+
+
+def test_the_family_has_one_shape():
+    family = [studies.of_width(width) for width in (*studies.WIDTHS, 128, studies.LARGER)]
+    assert family[-2] == studies.YARDSTICK
+    for config in family:
+        assert config.n_heads * config.d_head == config.d_model and config.d_ff / config.d_model == 2.5 and config.n_layers == 4
+    assert find("mla-quality").trials[0].training == replace(find("train-sizes").trials[0].training, seed=1)
+
+
+def test_a_right_run_has_no_fault_and_each_broken_one_has_one():
+    trials = {t.arm: t for t in find("train-broken").trials}
+    right = trials.pop("right")
+    for trial in trials.values():
+        differs = [name for name in ("training", "batches", "spoil") if getattr(trial, name) != getattr(right, name)]
+        assert len(differs) == 1, trial.arm
+    high = trials["rate too high"].training
+    assert [getattr(high, n) / getattr(right.training, n) for n in ("lr", "muon_lr", "embed_lr")] == pytest.approx([studies.TOO_HIGH] * 3)
+
+
+# ---- the bugs do what their names say
+
+def batches(kind=Batches):
+    return kind(TOKENS, batch_size=4, seq_len=16, seed=0)
+
+
+def test_text_in_order_is_in_order():
+    first = batches(studies.InOrder)
+    assert torch.equal(torch.cat([first.at(s).flatten() for s in range(3)]), torch.from_numpy(TOKENS[:192].astype("int64")))
+
+
+def test_the_same_batches_come_again():
+    again = batches(studies.SameAgain)
+    assert torch.equal(again.at(3), again.at(28)) and torch.equal(again.at(3), batches().at(3)) and not torch.equal(again.at(3), again.at(4))
+
+
+def test_gradients_that_are_never_zeroed_add_up():
+    torch.manual_seed(0)
+    model, config = studies.never_zeroed(Transformer(TINY)), TrainConfig(steps=2, batch_size=4, seq_len=16, lr=1e-9, muon_lr=1e-9, embed_lr=1e-9, clip=1e9)
+    once, twice = [r.grad_norm for r in train(model, batches(lambda *a, **k: Same(*a, **k)), config)]
+    assert twice == pytest.approx(2 * once, rel=1e-3)
+
+
+class Same(Batches):
+    def at(self, step):
+        return super().at(0)
+
+
+def test_unshifted_targets_are_those_just_read():
+    torch.manual_seed(0)
+    model, tokens = Transformer(TINY), torch.randint(1, 97, (2, 9))
+    right = model(tokens).logits
+    assert torch.equal(studies.unshifted(model)(tokens).logits[:, :-1], right[:, 1:])
+
+
+# ---- the figures that the chapter writes
+
+def test_what_the_chapter_says_of_the_rates():
+    trials = {t["arm"]: t for t in recorded("mla-rates")["trials"]}
+    muon = {rate: trials[f"mha {rate:g}"] for rate in (0.005, 0.01, 0.02, 0.04)}
+    found = [t["bits_per_byte"] for t in muon.values()]
+    assert round(max(found) - min(found), 3) == 0.037 and "**0.037 bits**" in text()
+    gain = {rate: dict(t["curve"])[400 * 2048] - dict(t["curve"])[600 * 2048] for rate, t in muon.items()}
+    assert f"the rate 0.04 gains {gain[0.04]:.3f} bits, 0.02 gains {gain[0.02]:.3f}, 0.01 gains {gain[0.01]:.3f}, and 0.005 gains {gain[0.005]:.3f}" in text()
+    mla = statistics.mean(scores("mla-quality", "mla")) - statistics.mean(scores("mla-quality", "mha"))
+    assert f"a difference of {mla:.3f} bits" in text() and 2 * mla < max(found) - min(found)
