@@ -89,9 +89,10 @@ def work(config: ModelConfig, T: int, B: int, S: int) -> dict[str, int]:
     Read are all weights once, and each sequence's cache once.
     """
     weights = config.n_params - config.vocab_size * config.d_model
+    matrices = weights - (2 * config.n_layers + 1) * config.d_model    # a norm's weights are read, and hardly multiply
     attended = 4 * config.n_heads * config.d_head * config.n_layers * (S + T)
     cached = config.cached_values_per_token * (S + T)
-    return {"flops": B * T * (2 * weights + attended), "bytes": 4 * (weights + B * cached)}
+    return {"flops": B * T * (2 * matrices + attended), "bytes": 4 * (weights + B * cached)}
 
 
 @dataclass(frozen=True, kw_only=True)

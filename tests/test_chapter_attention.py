@@ -1,0 +1,300 @@
+"""Chapter 03: patterns and their names, the bugs, the count behind the roofline, the explorable in both languages, and typed figures."""
+
+import importlib.util
+import itertools
+import json
+import math
+import random
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import browser as browsers
+import pytest
+import torch
+
+from configs import odd_config
+from minimodels.attention import Cache
+from minimodels.bugs import plant
+from minimodels.bugs.attention import BUGS, BothTurnedTwice, CachedBeforeRotation, KeyTurnedTwice, LeakingMask, NeverTurned
+from minimodels.config import ModelConfig
+from minimodels.cost import counter
+from minimodels.explorables import AttentionPattern, attention_pattern, scripts
+from minimodels.layers import Rope
+from minimodels.model import Transformer
+from minimodels.patterns import jobs, patterns, targets
+from minimodels.studies.attention import WIDE, heal, read, work
+from minimodels.timing import a_pass
+
+ROOT = Path(__file__).parents[1]
+B, T = 2, 7
+
+
+def classical(scheme="mha", **changes):
+    torch.manual_seed(0)
+    return Transformer(odd_config(attention=scheme, mtp_depth=0, n_experts=0, **changes)).eval()
+
+
+def some_tokens(model):
+    return torch.randint(0, model.config.vocab_size, (B, T), generator=torch.Generator().manual_seed(1))
+
+
+# ---- patterns
+
+@pytest.mark.parametrize("scheme", ["mha", "gqa", "mqa"])
+@torch.inference_mode()
+def test_patterns_times_values_are_the_layers_outputs(scheme):
+    model = classical(scheme)
+    weights, caught = patterns(model, some_tokens(model)), {}
+    layer = model.layers[1].attention
+    hook = layer.register_forward_hook(lambda module, args, out: caught.update(h=args[0], out=out))
+    model(some_tokens(model))
+    hook.remove()
+    config = model.config
+    v = layer.w_v(caught["h"]).unflatten(-1, (config.kv_heads, config.d_head))
+    H = config.n_heads
+    o = [sum(weights[1][:, i, :, s, None] * v[:, None, s, i * config.kv_heads // H] for s in range(T)) for i in range(H)]
+    torch.testing.assert_close(layer.w_o(torch.cat(o, -1)), caught["out"], atol=1e-5, rtol=1e-4)
+    assert weights.shape == (config.n_layers, B, H, T, T) and not weights.triu(1).any()
+
+
+def test_patterns_of_latent_attention_are_refused():
+    with pytest.raises(ValueError, match="model must have attention mha, gqa or mqa, got mla"):
+        patterns(Transformer(odd_config(mtp_depth=0)), torch.zeros(1, 3, dtype=torch.int64))
+
+
+def test_targets_of_a_short_text_by_hand():
+    words = ["f", "(", "x", ")", ":\n  ", "x", "(", ")"]
+    found = targets([5, 1, 7, 2, 3, 7, 1, 2], words)
+
+    def places(kind):
+        return [(t, s) for t in range(8) for s in range(8) if found[kind][t, s]]
+
+    assert places("previous token") == [(t, t - 1) for t in range(1, 8)]
+    assert places("first token") == [(t, 0) for t in range(1, 8)]
+    assert places("same token") == [(5, 2), (6, 1), (7, 3)]
+    assert places("after same token") == [(5, 3), (6, 2), (7, 4)]
+    assert places("start of line") == [(5, 4), (6, 4), (7, 4)]
+    assert places("open bracket") == [(3, 1), (7, 6)]
+
+
+def test_a_head_that_looks_evenly_scores_what_is_said_of_one_and_a_sure_head_scores_one():
+    words = list("abab(a)")
+    tokens = [ord(word) for word in words]
+    found = targets(tokens, words)
+    even = torch.ones(T, T).tril()
+    even = even / even.sum(-1, keepdim=True)
+    back = torch.diag(torch.ones(T - 1), -1)
+    weights = torch.stack([even, back])[None, None]    # one layer, one text, two heads
+    scores = jobs(weights, [found])
+    for kind, (mean, of_even, n) in scores.items():
+        assert mean[0, 0].item() == pytest.approx(of_even, abs=1e-6), kind
+        assert n == int(found[kind].any(-1).sum())
+    assert scores["previous token"][0][0, 1].item() == pytest.approx(1)
+    assert scores["itself"][1] == pytest.approx(sum(1 / (t + 1) for t in range(T)) / T)
+
+
+# ---- bugs
+
+@pytest.fixture
+def model():
+    return classical()
+
+
+def logits_of(model, tokens):
+    with torch.inference_mode():
+        return model(tokens).logits
+
+
+def one_by_one(model, tokens):
+    cache = Cache(model.config, B, T)
+    with torch.inference_mode():
+        return torch.cat([model(tokens[:, t:t + 1], cache).logits for t in range(T)], dim=1)
+
+
+@pytest.mark.parametrize("bug", BUGS.values())
+def test_a_bug_changes_no_weight_and_is_healed(model, bug):
+    before, right = {k: v.clone() for k, v in model.state_dict().items()}, logits_of(model, some_tokens(model))
+    plant(model, bug)
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    assert torch.equal(logits_of(heal(model), some_tokens(model)), right)
+
+
+def test_the_leak_sees_one_token_too_many_in_a_layer_and_none_behind_a_cache(model):
+    tokens = some_tokens(model)
+    right, other = logits_of(model, tokens), tokens.clone()
+    other[:, 4] = (other[:, 4] + 1) % model.config.vocab_size
+    plant(model, LeakingMask)
+    changed = (logits_of(model, tokens) - logits_of(model, other)).abs().amax(-1)
+    assert (changed[:, 4 - model.config.n_layers] > 1e-4).all()    # a layer hands on what it saw
+    assert torch.equal(logits_of(model, tokens[:, :1]), logits_of(heal(model), tokens[:, :1]))
+    plant(model, LeakingMask)
+    torch.testing.assert_close(one_by_one(model, tokens), right, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("bug, is_relative", [(KeyTurnedTwice, False), (BothTurnedTwice, True), (NeverTurned, True)])
+def test_which_bugs_break_the_rule_of_distances(model, bug, is_relative):
+    tokens = some_tokens(model)
+    right, spoilt = logits_of(model, tokens), logits_of(plant(model, bug), tokens)
+    model.rope.turn = model.rope.turn.roll(-5, dims=1)    # place t has the turn of t + 5
+    moved = logits_of(model, tokens)
+    assert not torch.allclose(right, spoilt, atol=1e-2)
+    assert torch.allclose(spoilt, moved, atol=1e-3) == is_relative
+
+
+def test_both_turned_twice_is_rope_at_twice_the_speed(model):
+    tokens = some_tokens(model)
+    spoilt = logits_of(plant(model, BothTurnedTwice), tokens)
+    heal(model)
+    width = model.config.d_head
+    model.rope = Rope(2 * 10_000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width), model.config.max_seq_len)
+    torch.testing.assert_close(logits_of(model, tokens), spoilt, atol=1e-4, rtol=1e-4)
+
+
+def test_caching_before_the_turn_shows_only_behind_a_cache(model):
+    tokens = some_tokens(model)
+    right = logits_of(model, tokens)
+    plant(model, CachedBeforeRotation)
+    assert torch.equal(logits_of(model, tokens), right)
+    assert not torch.allclose(one_by_one(model, tokens), right, atol=1e-2)
+
+
+def test_reading_at_once_and_one_by_one_cost_a_right_model_the_same(model):
+    found = read(model, some_tokens(model))
+    assert found["at_once"] == pytest.approx(found["one_by_one"], abs=1e-4)
+
+
+# ---- the roofline's count
+
+@pytest.mark.parametrize("n_new, n_rows, n_before", [(1, 1, 16), (1, 3, 16), (8, 1, 0)])
+def test_flops_are_those_that_torch_counts(n_new, n_rows, n_before):
+    config = replace(WIDE, d_model=64, n_heads=4, d_head=16, d_value=16, d_ff=96, n_layers=2, vocab_size=300)
+    model = Transformer(config).eval()
+    with counter() as count:
+        a_pass(model, n_new, n_rows, n_before)()
+    assert work(config, n_new, n_rows, n_before)["flops"] == count.get_total_flops()
+
+
+def test_one_decoded_token_does_half_a_flop_a_byte():
+    """Two FLOPs for each number of four bytes, with weights and cache alike."""
+    cost = work(WIDE, 1, 1, 127)
+    assert cost["flops"] / cost["bytes"] == pytest.approx(0.5, abs=0.01)
+    weights = 4 * (4 * 1024**2 + 3 * 1024 * 2816 + 2 * 1024) + 1024
+    assert work(WIDE, 1, 1, 0)["bytes"] == 4 * (weights + 4 * 2 * 1024)
+
+
+# ---- the explorable
+
+def random_piece(seed, n=9, layers=2, heads=3):
+    rng = random.Random(seed)
+    weights = [[[[rng.random() ** 3 for _ in range(n)] for _ in range(n)] for _ in range(heads)] for _ in range(layers)]
+    text = attention_pattern.encoded("odd", [rng.choice(["a", " b", "\n  ", "<i>", '"']) for _ in range(n)], weights)
+    return AttentionPattern(texts=[text], layer=rng.randrange(layers), head=rng.randrange(heads), query=rng.randrange(n)), weights
+
+
+def test_a_row_is_what_was_encoded():
+    for seed in range(20):
+        piece, weights = random_piece(seed)
+        wanted = weights[piece.layer][piece.head][piece.query][:piece.query + 1]
+        assert piece.row() == pytest.approx(wanted, abs=0.5 / 63 + 1e-9)
+
+
+def test_the_pattern_of_a_model_is_that_of_patterns():
+    model = classical(vocab_size=300)
+    model.tokenizer = SimpleNamespace(encode=lambda text: SimpleNamespace(ids=list(text.encode())), decode=lambda ids: bytes(ids).decode())
+    piece = AttentionPattern.of(model, {"one": "a(b)\n", "two": "xyz"}, text=1, layer=2, head=3, query=2)
+    weights = patterns(model, torch.tensor([list(b"xyz")]))
+    assert piece.texts[0]["tokens"] == list("a(b)\n")
+    assert piece.row() == pytest.approx(weights[2, 0, 3, 2].tolist(), abs=0.5 / 63 + 1e-6)
+    assert piece.summary().startswith("layer 2, head 3, from 2 “z”: ")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """A page of the site with one instance in it, in a browser; nothing may go wrong on it."""
+    folder, wrong = tmp_path_factory.mktemp("patterns"), []
+    spec = importlib.util.spec_from_file_location("site_explorables", ROOT / "book" / "_ext" / "explorables.py")
+    extension = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(extension)
+    extension.write(SimpleNamespace(outdir=folder, builder=SimpleNamespace(format="html")))
+    shutil.copytree(ROOT / "book" / "_static", folder / "_static", dirs_exist_ok=True, ignore=shutil.ignore_patterns("vendor"))
+    (folder / "page.html").write_text(f"""<!doctype html><html data-theme="light"><head><meta charset="utf-8"><title>x</title>
+<meta name="viewport" content="width=device-width">
+<link rel="stylesheet" href="_static/tokens.css"><link rel="stylesheet" href="_static/fonts.css">
+<link rel="stylesheet" href="_static/explorables/explorables.css"></head><body>{random_piece(3)[0].html()}
+<script src="_static/explorables.js"></script></body></html>""", "utf8")
+    with browsers.chromium() as browser:
+        one = browser.new_page(viewport={"width": 360, "height": 900})
+        one.on("console", lambda message: wrong.append(message.text))
+        one.on("pageerror", lambda error: wrong.append(str(error)))
+        one.goto((folder / "page.html").as_uri())
+        one.wait_for_selector("[data-live]")
+        yield one
+    assert wrong == []
+
+
+def table_of(page):
+    return page.locator(".xp-table tbody tr:not(.xp-bars):not([hidden])").evaluate_all(
+        "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))")
+
+
+def rows_of(piece):
+    tokens = piece.texts[0]["tokens"]
+    return [[attention_pattern.shown(tokens[s]), str(s), attention_pattern.percent(w)] for s, w in piece.seen() if w]
+
+
+def test_a_page_shows_what_python_computes_for_every_head_and_token(page):
+    piece, _ = random_piece(3)
+    for layer, head in itertools.product(range(2), range(3)):
+        page.get_by_label(str(layer), exact=True).check(force=True)
+        page.get_by_label(f"Head {head}").check(force=True)
+        page.locator(".xp-word[tabindex='0']").focus()
+        page.keyboard.press("Home")
+        for query in range(9):
+            piece.layer, piece.head, piece.query = layer, head, query
+            assert table_of(page) == rows_of(piece)
+            page.keyboard.press("ArrowRight")
+
+
+def test_the_text_is_one_tab_stop_and_arrows_move_in_it(page):
+    assert page.locator(".xp-word[tabindex='0']").count() == 1
+    page.locator(".xp-word[tabindex='0']").focus()
+    page.keyboard.press("End")
+    assert page.evaluate("document.activeElement === [...document.querySelectorAll('.xp-word')].at(-1)")
+    page.keyboard.press("ArrowUp")
+    assert page.locator(".xp-word[aria-selected='true']").count() == 1
+    assert page.evaluate("document.activeElement.getAttribute('aria-selected')") == "true"
+    page.keyboard.press("Home")
+    assert "place 0, weight" in page.evaluate("document.activeElement.ariaLabel")
+
+
+def test_a_phone_is_wide_enough(page):
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    assert page.evaluate("[...document.querySelectorAll('.xp-map')].every(one => one.getBoundingClientRect().width > 40)")
+
+
+def test_script_and_class_share_their_letters():
+    assert f'"{attention_pattern.LETTERS}"' in scripts.module("attention_pattern") and len(set(attention_pattern.LETTERS)) == 64
+
+
+# ---- what the chapter works by hand
+
+def test_the_numbers_of_the_drawing_are_those_of_the_formula():
+    query, keys, values = (1, 1), ((1, -1), (3, 0), (4, -4)), ((10, 0), (0, 10), (10, 10))
+    powers = [2 ** sum(a * b for a, b in zip(query, key)) for key in keys]
+    assert powers == [1, 8, 1]
+    assert [sum(p * v[i] for p, v in zip(powers, values)) / sum(powers) for i in range(2)] == [2, 9]
+    assert attention_pattern.BY_HAND["weights"][0][0][2] == [p / sum(powers) for p in powers]
+
+
+def test_the_dials_of_the_drawing_turn_by_fifteen_degrees_a_place():
+    for path, (s, t, between) in itertools.product(("turn", "turn.narrow"), ((1, 3, 60), (6, 8, 60), (1, 8, 135))):
+        assert (40 + 15 * t) - (10 + 15 * s) == between
+        assert f"{between}°" in (ROOT / "minimodels" / "drawings" / f"{path}.svg").read_text("utf8")
+
+
+def test_the_drawing_of_groups_counts_what_the_configuration_counts():
+    for scheme, pairs in (("mha", 8), ("gqa", 2), ("mqa", 1)):
+        config = replace(ModelConfig.preset("yardstick"), attention=scheme)
+        assert config.kv_heads == pairs and f"{config.cached_values_per_layer} numbers" in (ROOT / "minimodels/drawings/groups.svg").read_text("utf8")
