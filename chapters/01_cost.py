@@ -79,13 +79,13 @@ print(lab.tier())
 
 # %% tags=["remove-input"]
 show.drawing("bill",
-             alt="A chain of five steps: parameters at work, times six, times tokens, gives operations; divided by a GPU's peak and the share of it that is used, GPU-hours; divided by the GPUs, days; times the price of an hour, dollars.",
-             caption="The whole chapter in one line. Heavy: the five factors of the bill. What stands between them follows.")
+             alt="The work on a token times tokens gives operations; divided by a GPU's peak and the share of it that is used, GPU-hours; times the price of an hour, dollars.",
+             caption="The whole chapter in one picture. Heavy: the five factors of the bill. The rest follows from them.")
 
 # %% [markdown]
 # ## What the press said
 #
-# Twenty-three of the claims that this book tests are about money, time and hardware. Here are six of them. The others are
+# Twenty-two of the claims that this book tests are about money, time and hardware. Here are six of them. The others are
 # answered [with them at the end](#The-claims-again).
 
 # %% tags=["remove-input"]
@@ -330,8 +330,8 @@ check.product_flops(product_flops)
 # no parameters: its **scores**. The package counts both, part by part. In texts of 4,096 tokens, as V3 read them:
 
 # %%
-one_layer_kind = replace(v3, mtp_depth=0)         # the bare model
-flops = cost.forward_flops(one_layer_kind, seq_len=4096, causal=True)
+bare = replace(v3, mtp_depth=0)      # without the second guess, chapter 9
+flops = cost.forward_flops(bare, seq_len=4096, causal=True)
 per_token = {part: 3 * n / 4096 / 1e9 for part, n in flops.items() if n}
 print(f"six times 37.55: {6 * 37.55:.1f} GFLOP a token")
 print(f"part by part:    {sum(per_token.values()):.1f}")
@@ -408,9 +408,11 @@ check.share_of_peak(share_of_peak)
 
 # %%
 used = cost.utilisation(run_flops, gpu_hours=2.664e6, peak_flops=989e12)
+back = cost.gpu_hours(run_flops, peak_flops=989e12, utilisation=0.3894)
 print(f"share of the peak: {used:.2%}, {used * 989:.0f} TFLOPS a GPU")
 print(f"days on 2,048 GPUs: {cost.days(2.664e6, n_gpus=2048):.1f}, "
       f"with all stages {cost.days(2.788e6, n_gpus=2048):.1f}")
+print(f"hours from operations and 38.94%: {back / 1e6:.3f} million")
 
 # %% [markdown]
 # Stop here for a moment, because this is the heart of the chapter. The hours stand in one document, of December 2024. The
@@ -671,7 +673,7 @@ for name, gflop, khours in (("67B, dense", 6 * 67, 300.6),
 show.table(rows)
 
 # %% [markdown]
-# Here is the second lesson about sparsity, and none of the five press documents has it. V2 did 61 percent less arithmetic than
+# Here is the second lesson about sparsity, and you will not find it in a headline. V2 did 61 percent less arithmetic than
 # the dense model, and saved 42.5 percent of the hours. The rest was lost on the way. Sparse work does not keep a machine as busy:
 # tokens travel to their experts, and experts wait for tokens. The dense model's GPUs ran at 38 percent of their peak, V2's at 25.
 # (The 402 is by the rule of six, without scores, so 38 is a lower bound.) With V3 the share is back at 39. What lies between 25
@@ -747,7 +749,7 @@ print(f"a step: {statistics.median(ms['step']):.0f} ms, {share:.0%} of that "
       f"({min(shares):.0%} to {max(shares):.0%} over five rounds)")
 
 # %% tags=["nbval-ignore-output"]
-print(lab.band("cost", "share of the peak in a step", share))
+print(lab.band("cost", "share of the peak in a step", 100 * share))
 achieved = useful / statistics.median(ms["step"]) * 1e3
 years = run_flops / achieved / 3.156e7
 print(f"at this speed DeepSeek-V3 would take {years / 1e6:.1f} million years")
@@ -857,7 +859,7 @@ check.costs_no_more(costs_no_more)
 #
 # ## The claims again
 #
-# Twenty-three, in four groups. First the price of one run, and its time:
+# Twenty-two, in four groups. First the price of one run, and its time:
 
 # %% tags=["remove-input"]
 ledger.show("C01", "C12", "C13", "C02", "C03", "C06", form="rows")
@@ -975,7 +977,7 @@ ledger.show("C53", "C54", "C55", "C58", "C04", "C05", form="rows")
 #
 # Scores once, with either the head or the embedding, give 250 and 155 exactly, and 2,473. The 2,448 comes out if Llama's scores,
 # and only Llama's, are halved once more. So the table seems to mix two conventions. It changes no verdict here, and you have
-# found it with ten lines.
+# found that with ten lines.
 #
 # </details>
 #

@@ -9,10 +9,17 @@ import sys
 from pathlib import Path
 
 from minimodels import studies
+from minimodels.studies.cost import utilisation
 
 ROOT = Path(__file__).resolve().parents[2]
-# chapter, metric: the study and arm whose trials it is taken from, its key there, unit, and what explains a value outside
+# chapter, metric: the study and arm whose trials it is taken from, its key there (or the function of a trial that gives it), unit, and what
+# explains a value outside
 BANDS = {
+    ("cost", "share of the peak in a step"): dict(
+        study="cost-utilisation", arm="D=128", key=lambda trial: 100 * utilisation(trial), unit="% of a large product's speed",
+        if_below="another program was busy; or a processor with wider units, whose peak is higher and harder to use.",
+        if_above="a processor with narrower units or faster memory, whose peak is easier to use."),
+} | {
     ("mla", f"{scheme} after 60 steps"): dict(
         study="mla-live", arm=scheme, key="bits_per_byte", unit="bits per byte",
         if_below="another Python has another standard library, and so another text.",
@@ -26,7 +33,7 @@ def bands() -> dict:
     table = {}
     for (chapter, metric), entry in BANDS.items():
         trials = [t for t in studies.recorded(entry["study"])["trials"] if t["arm"] == entry["arm"]]
-        values = [t[entry["key"]] for t in trials]
+        values = [entry["key"](t) if callable(entry["key"]) else t[entry["key"]] for t in trials]
         mean, spread = statistics.mean(values), statistics.stdev(values)
         recorded = {"mean": round(mean, 4), "low": round(mean - 3 * spread, 4), "high": round(mean + 3 * spread, 4), "n_runs": len(values),
                     "hardware": trials[0]["hardware"], "command": f"minimodels study {entry['study']}", "commit": trials[0]["commit"]}
