@@ -1,9 +1,12 @@
 """Chapter 01: its explorable against published runs, its bug, its drawings, and the figures that its text writes down."""
 
 import copy
-import json
+import importlib.util
+import shutil
 import statistics
+from types import SimpleNamespace
 
+import browser as browsers
 import pytest
 import torch
 
@@ -12,6 +15,7 @@ from minimodels.bugs import plant
 from minimodels.bugs.cost import EveryExpert
 from minimodels.config import ModelConfig
 from minimodels.explorables import TrainingCost, training_cost
+from minimodels.explorables.base import COUNTS, figures, with_unit
 from minimodels.moe import MoE
 from minimodels.studies import recorded
 from minimodels.studies.cost import SHAPE, dense_twin, sparse_at, yardstick_at
@@ -85,3 +89,65 @@ def test_a_sparse_model_and_its_twin_are_as_large():
         sparse, dense = sparse_at(width), dense_twin(sparse_at(width))
         assert dense.n_params == pytest.approx(sparse.n_params, rel=0.001) and not dense.is_moe
     assert yardstick_at(128) == ModelConfig.preset("yardstick")
+
+
+# ---- the explorable in a browser
+
+@pytest.fixture(scope="module")
+def visit(tmp_path_factory):
+    """Opens a page with the explorable as the site shows it, of a width in px; nothing may go wrong on it."""
+    folder = tmp_path_factory.mktemp("cost")
+    spec = importlib.util.spec_from_file_location("explorables_extension", ROOT / "book" / "_ext" / "explorables.py")
+    extension = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(extension)
+    extension.write(SimpleNamespace(outdir=folder, builder=SimpleNamespace(format="html")))
+    shutil.copytree(ROOT / "book" / "_static", folder / "_static", dirs_exist_ok=True, ignore=shutil.ignore_patterns("vendor"))
+    styles = "".join(f'<link rel="stylesheet" href="_static/{name}.css">' for name in ("tokens", "fonts", "explorables/explorables"))
+    (folder / "page.html").write_text(f'<!doctype html><html lang="en" data-theme="light"><meta charset="utf-8">{styles}'
+                                      '<meta name="viewport" content="width=device-width"><script defer src="_static/explorables.js"></script>'
+                                      f'<style>main {{ max-width: 39rem; padding: 0 1.25rem; }}</style><main>{TrainingCost().html()}</main>', "utf8")
+    wrong = []
+    with browsers.chromium() as running:
+        def open_page(width):
+            page = running.new_page(viewport={"width": width, "height": 900}, reduced_motion="reduce")
+            page.on("console", lambda message: wrong.append(message.text))
+            page.on("pageerror", lambda error: wrong.append(str(error)))
+            page.goto((folder / "page.html").as_uri())
+            page.wait_for_selector("[data-live]")
+            return page
+        yield open_page
+    assert wrong == []
+
+
+def rows(page):
+    return page.locator(".xp-table tbody tr:not(.xp-bars)").evaluate_all("rows => rows.map(row => [...row.cells].map(cell => cell.textContent))")
+
+
+def test_the_page_shows_what_python_says_for_every_preset(visit):
+    page = visit(1280)
+    for name in training_cost.PRESETS:
+        page.get_by_label(name, exact=True).check()
+        run = TrainingCost.preset(name).run()
+        told = [with_unit(run["flops_per_token"], training_cost.FLOPS), with_unit(run["gpu_hours"], COUNTS), figures(run["days"]),
+                "$" + with_unit(run["dollars"], COUNTS)]
+        shown = {row[0]: row[1:] for row in rows(page)}
+        assert shown["This run"] == shown[name] == told
+    page.close()
+
+
+def test_one_slider_makes_v3_cost_a_hundred_million(visit):
+    """As the chapter says: let every parameter work."""
+    page = visit(1280)
+    page.get_by_label("Of them active").focus()
+    page.keyboard.press("End")
+    assert rows(page)[0][4] == "$98 million" and page.locator("[type=radio]:checked").count() == 0
+    assert "98 million" in (ROOT / "chapters" / "01_cost.py").read_text("utf8")
+    page.get_by_role("status").filter(has_text="Your own run").wait_for(state="attached")
+    page.close()
+
+
+def test_it_fits_a_narrow_phone(visit):
+    page = visit(360)
+    assert page.evaluate("""() => [document.documentElement.scrollWidth, [...document.querySelectorAll(".xp-panel *")]
+        .filter(e => !e.closest("svg") && e.getBoundingClientRect().right > e.closest(".xp-panel").getBoundingClientRect().right + 1).length]""") == [360, 0]
+    page.close()

@@ -520,3 +520,16 @@ def test_where_a_script_does_not_arrive_the_table_stays(browser, folder):
     page.goto(f"{folder.as_uri()}/light.html")
     assert page.locator(".explorable table").count() == 4
     context.close()
+
+
+def test_costs_agree_in_both_languages(in_script):
+    from minimodels.explorables import TrainingCost
+
+    dice = random.Random(0)
+    fields = dict(total_billion=(-3, 4), active_percent=(-0.3, 2), scores_percent=(-1, 2), tokens_trillion=(-3, 2), peak_tflops=(0, 4),
+                  utilisation_percent=(0, 2), n_gpus=(0, 5), price_usd=(-0.3, 1))
+    pieces = [TrainingCost(**{name: int(10 ** dice.uniform(*ends)) if name == "n_gpus" else 10 ** dice.uniform(*ends) for name, ends in fields.items()},
+                           presets={}) for _ in range(200)]
+    states = json.dumps([piece.state() for piece in pieces])
+    found = in_script("training_cost", f"{states}.map(s => m.computed(s, s.price_usd))")
+    assert found == [pytest.approx(piece.run(), rel=1e-12) for piece in pieces]
