@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from minimodels.checkpoint import Run
+from minimodels.cli import parser
+from minimodels.commands import configs
 from minimodels.config import ModelConfig, TrainConfig
 from minimodels.data import token_bytes
 from minimodels.evaluate import evaluate
@@ -31,6 +33,13 @@ def test_a_recorded_run_says_how_to_make_it_again(name):
     assert run["command"].startswith("minimodels train") and len(run["commit"]) == 40 and run["machine"]["cpu"] and run["machine"]["torch"]
     steps = [r["step"] for r in run["records"]]
     assert steps == sorted(steps) and run["records"][-1]["tokens"] == run["tokens"] and run["records"][-1]["loss"] < run["records"][0]["loss"]
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_command_of_a_recorded_run_gives_its_settings(name):
+    run = recorded(name)
+    model, training = configs(parser().parse_args(run["command"].split()[1:]))
+    assert (model.to_dict(), training.to_dict()) == (run["model"], run["train"])
 
 
 def test_the_recorded_run_of_the_cpu_preset_is_that_of_todays_preset():

@@ -14,6 +14,7 @@ import torch
 
 from minimodels import lab
 from minimodels.checkpoint import Run, model_tensors
+from minimodels.config import PRESETS, TrainConfig
 from minimodels.data import compressed_bits_per_byte, prepare
 from minimodels.evaluate import evaluate
 
@@ -53,6 +54,17 @@ def keep_weights(run: Run, directory: Path):
     return Run.open(directory).model()
 
 
+def command(run: Run) -> str:
+    """The command that makes such a run: the preset that it has most fields of, and a flag for each other one."""
+    def changes(name):
+        pairs = ((config, type(config).preset(name)) for config in (run.model_config, run.train_config))
+        return {field: value for ours, preset in pairs for field, value in ours.to_dict().items() if value != getattr(preset, field)}
+
+    name = min(PRESETS[TrainConfig], key=lambda name: len(changes(name)))
+    flags = "".join(f" --{field.replace('_', '-')} {value}" for field, value in changes(name).items())
+    return f"minimodels train --preset {name} --data {run.data['source']}{flags} --out RUN"
+
+
 def summary(run: Run, model) -> dict:
     """What a figure or a sentence of the book may say of the run, with all that is needed to make it again."""
     data = prepare(run.data["source"], run.model_config.vocab_size, tokenizer=run.tokenizer)
@@ -61,7 +73,7 @@ def summary(run: Run, model) -> dict:
     per_step = run.train_config.batch_size * run.train_config.seq_len
     columns = ("step", "tokens", "loss", "mtp_loss", "max_violation", "tokens_per_s")
     return {
-        "command": f"minimodels train --preset cpu --data {run.data['source']} --out RUN",
+        "command": command(run),
         "commit": lab.commit(), "machine": lab.machine(), "seed": run.train_config.seed,
         "model": run.model_config.to_dict(), "train": run.train_config.to_dict(),
         "n_params": run.model_config.n_params, "n_active_params": run.model_config.n_active_params,
