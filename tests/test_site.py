@@ -266,6 +266,8 @@ def test_words_are_searched_in_all_of_a_claim_and_none_found_is_said(the_ledger)
     page.get_by_label("Words").fill("h800 POWER")
     found = shown(page)
     assert "c04" in found and len(found) < 10
+    page.get_by_label("Words").fill("DeepSeek's chips")    # the page has a printer's apostrophe
+    assert "c04" in shown(page)
     page.get_by_label("Words").fill("c60")
     assert shown(page) == ["c60"]
     page.get_by_label("Words").fill("no such word")
@@ -300,6 +302,13 @@ def test_the_ledger_works_by_keyboard(the_ledger):
     assert page.locator("details.entry[open]").count() == 97
     page.get_by_role("button", name="Close what is shown").press("Enter")
     assert page.locator("details.entry[open]").count() == 0
+
+
+def test_the_search_finds_a_word_that_only_a_row_has(browser, address):
+    visit = Visit(browser, address, "search.html?q=Palihapitiya")
+    visit.page.wait_for_selector("#search-results li a")
+    assert visit.page.locator("#search-results li a", has_text="The ledger of claims").count() == 1
+    visit.context.close()
 
 
 def test_on_paper_the_ledger_is_open_and_without_its_filters(the_ledger):

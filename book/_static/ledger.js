@@ -3,7 +3,7 @@
 (() => {
   const form = document.querySelector(".filters");
   if (!form) return;
-  const plain = text => text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
+  const plain = text => text.normalize("NFKD").replace(/\p{M}/gu, "").replaceAll("’", "'").toLowerCase();
   const entries = [...document.querySelectorAll(".entry")].map(box => ({ box, text: plain(box.textContent) }));
   const fields = ["q", "verdict", "subject", "document", "chapter"];
   const status = form.querySelector("[role=status]");

@@ -42,7 +42,9 @@ def let_pages_link_to_rows(page):
 
 def fill(app, doctree, name):
     for place in list(doctree.findall(Placeholder)):
-        place.replace_self(PARTS[place["part"]](Site(app, name), read(app)))
+        made = PARTS[place["part"]](Site(app, name), read(app))
+        curl_apostrophes(made)
+        place.replace_self(made)
 
 
 class Site:
@@ -64,6 +66,13 @@ class Site:
     def contest(self, claim):
         repository = self.app.config.html_theme_options["repository_url"]
         return nodes.reference("", "Contest this verdict", refuri=f"{repository}/issues/new?title={quote(f'{claim.id}: ')}")
+
+
+def curl_apostrophes(made):
+    """The apostrophes of a printed page, as the parser gives them to Markdown; this comes after it."""
+    for text in list(made.findall(nodes.Text)):
+        if "'" in text and not isinstance(text.parent, (nodes.literal, nodes.raw)):
+            text.parent.replace(text, nodes.Text(text.replace("'", "’")))
 
 
 def raw(text):
@@ -185,9 +194,8 @@ def about(site, book, claim):
         yield ". "
     else:
         yield f"chapter {number}, which is not written yet. "
-    yield nodes.reference("", "Link to this claim", refuri=f"#{claim.id.lower()}", internal=True)
-    yield " · "
-    yield site.contest(claim)
+    here = nodes.reference("", "Link to this claim", refuri=f"#{claim.id.lower()}", internal=True)
+    yield inline("on-screen", here, " · ", site.contest(claim))
 
 
 def add_script(app, pagename, templatename, context, doctree):
