@@ -1,4 +1,4 @@
-"""Chapter 03: what planted bugs do to the score of the yardstick, and how fast a pass reads and writes beside what memory allows."""
+"""Chapter 03: what planted bugs do to the score of a small model, and how fast a pass reads and writes beside what memory allows."""
 
 from dataclasses import dataclass, replace
 
@@ -15,18 +15,17 @@ from minimodels.studies import Study, Training
 from minimodels.studies.mla import loss_of
 from minimodels.timing import a_pass, interleaved, roofs
 
-YARDSTICK = ModelConfig.preset("yardstick")
-# short windows and a high rate: a leak is found within a minute
-RECIPE = replace(TrainConfig.preset("yardstick"), steps=200, batch_size=4, seq_len=128, muon_lr=0.02, eval_every=50)
-LIVE_MODEL = replace(YARDSTICK, n_layers=2)                  # what the chapter trains while you read
-LIVE = replace(RECIPE, steps=120, batch_size=8, seq_len=64, eval_every=0)
+# what the chapter trains while you read: two of the yardstick's layers, short windows and a high rate, so that a leak is found within a minute
+LIVE_MODEL = replace(ModelConfig.preset("yardstick"), n_layers=2)
+LIVE = replace(TrainConfig.preset("yardstick"), steps=120, batch_size=8, seq_len=64, muon_lr=0.02)
 LIVE_BYTES = 3_000_000
+SEEDS = (1, 2, 3)
 TRAINED = (None, "leaking mask", "key turned twice", "both turned twice", "never turned")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Planted(Training):
-    """Training the yardstick with a bug in every attention layer; None leaves them right."""
+    """Training with a bug in every attention layer; None leaves them right."""
 
     bug: str | None = None
 
@@ -116,11 +115,8 @@ class Roofline:
 
 STUDIES = [
     Study(name="attention-bugs", question="What does a bug in attention do to the score that one sees, and to the one that counts?",
-          trials=tuple(Planted(arm=bug or "right", seed=seed, bug=bug, model=YARDSTICK, training=replace(RECIPE, seed=seed), max_bytes=LIVE_BYTES)
-                       for seed in (1, 2, 3) for bug in TRAINED)),
-    Study(name="attention-live", question="Where do the chapter's two short runs end, over seeds?",
           trials=tuple(Planted(arm=bug or "right", seed=seed, bug=bug, model=LIVE_MODEL, training=replace(LIVE, seed=seed), max_bytes=LIVE_BYTES)
-                       for seed in range(1, 6) for bug in TRAINED[:2])),
+                       for bug in TRAINED for seed in (SEEDS if bug else (*SEEDS, 4, 5)))),
     Study(name="attention-roofline", question="What bounds a pass: reading the weights, or multiplying with them?", is_timing=True,
           trials=tuple(Roofline(arm="one thread", seed=seed) for seed in range(3))),
 ]
