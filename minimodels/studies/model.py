@@ -34,6 +34,11 @@ def with_shape(n_layers: int, d_model: int) -> ModelConfig:
     return replace(config, d_ff=config.d_ff + round((YARDSTICK.n_params - config.n_params) / per_unit))
 
 
+def arm_of(n_layers: int) -> str:
+    """The name of a shape in what is recorded."""
+    return f"{n_layers} layer{'s' * (n_layers > 1)}"
+
+
 SHAPES = {n_layers: with_shape(n_layers, d_model) for n_layers, d_model in WIDTHS.items()}
 
 
@@ -143,8 +148,8 @@ def step_of(model: Transformer, tokens: Tensor):
 
 STUDIES = [
     Study(name="model-shapes", question="At equal parameters and tokens, how deep should the yardstick be?",
-          trials=tuple(Training(arm=f"{n} layers" if n > 1 else "1 layer", seed=seed, model=config, training=replace(RECIPE, seed=seed))
-                       for seed in SEEDS for n, config in SHAPES.items())),
+          trials=tuple(Training(arm=arm_of(n), seed=seed, model=SHAPES[n], training=replace(RECIPE, seed=seed))
+                       for some in ((1, 4, 16), (2, 8)) for seed in SEEDS for n in some)),
     Study(name="model-overfit", question="After how many steps does the yardstick know one page by heart, and with a bug planted?",
           trials=tuple(Overfit(arm=bug or "right", seed=seed, bug=bug) for bug in (None, *BUGS) for seed in range(1, 4 if bug else 8))),
     Study(name="model-times", question="How long does a step of training take, by shape?", is_timing=True,
