@@ -84,8 +84,8 @@ class Ledger:
         return [c for c in self.claims if verdict in (None, c.verdict) and subject in (None, c.subject)
                 and (document is None or document in c.documents) and chapter in (None, c.chapter)]
 
-    def chapter_number(self, claim: Claim) -> int:
-        return 1 + self.chapters.index(claim.chapter)
+    def chapter_number(self, word: str) -> int:
+        return 1 + self.chapters.index(word)
 
 
 def count(claims) -> dict[str, int]:

@@ -302,10 +302,11 @@ def rows(built):
     '<dt><a class="reference internal" href="#verdict=wrong"><span class="stamp stamp-wrong">Wrong</span></a><span class="n"> 1</span></dt>',
     '<li style="flex-grow:1"><a class="of-caveat" href="#document=one&amp;verdict=caveat">',
     '<option value="data">2 · data (not written yet)</option>',
-    '<details class="entry" id="c02" data-verdict="caveat" data-subject="thing" data-document="one" data-chapter="data"><summary>',
+    '<details class="entry" id="c02" data-verdict="caveat" data-subject="thing" data-document="one" data-chapter="data trial"><summary>',
     '<span class="kind">Primary</span> It is. <a class="reference internal" href="references.html#a-paper">A paper, Table 1</a>.',
     '<span class="label">Tested in </span><a class="reference internal" href="../chapters/06_trial.html#claim-c01">chapter 1, Trial</a>.',
-    '<span class="label">Tested in </span>chapter 2, which is not written yet.',
+    '<span class="label">Tested in </span>chapter 2, which is not written yet; also in <a class="reference internal" '
+    'href="../chapters/06_trial.html#claim-c02">chapter 1, Trial</a>.',
     '<a class="reference external" href="https://github.com/some-one/a-book/issues/new?title=C03%3A%20">Contest this verdict</a>',
 ])
 def test_the_ledger_s_page_has_each_piece(rows, html):

@@ -55,6 +55,11 @@ class Site:
         written = (re.fullmatch(r"chapters/\d\d_(\w+)", doc) for doc in app.env.found_docs)
         self.chapters = {found[1]: found[0] for found in written if found}    # word: page
 
+    def judged(self, claim):
+        """The words of the chapters that give the claim its verdict, the one that tests it first."""
+        places = places_of(self.app.env)
+        return sorted((word for word, page in self.chapters.items() if claim.id in places.get(page, {})), key=lambda word: (word != claim.chapter, word))
+
     def link(self, page, anchor, *children):
         there = relative_uri(self.app.builder.get_target_uri(self.name), self.app.builder.get_target_uri(page))
         return nodes.reference("", "", *children, refuri=f"{there}#{anchor}" if anchor else there, internal=True)
@@ -136,13 +141,13 @@ def form(site, book):
     chapters = {}
     for word in book.chapters:
         title = site.title(word)
-        chapters[word] = f"{book.chapters.index(word) + 1} · {title.partition(':')[0] if title else f'{word} (not written yet)'}"
+        chapters[word] = f"{book.chapter_number(word)} · {title.partition(':')[0] if title else f'{word} (not written yet)'}"
     options = {"verdict": {VERDICTS[v]: v.capitalize() for v in VERDICTS}, "subject": book.subjects,
                "document": {key: about["name"] for key, about in book.documents.items()}, "chapter": chapters}
     selects = ""
     for name in FILTERS:
         chosen = "".join(f'<option value="{value}">{html.escape(label)}</option>' for value, label in options[name].items()
-                         if any(value in words(claim)[name].split() for claim in book.claims))
+                         if any(value in words(site, claim)[name].split() for claim in book.claims))
         selects += f'<label>{name.capitalize()}<select name="{name}"><option value="">All</option>{chosen}</select></label>'
     return (f'<form class="filters" role="search" aria-label="Claims" hidden><label class="query">Words'
             f'<input type="search" name="q" autocomplete="off"></label>{selects}'
@@ -150,13 +155,14 @@ def form(site, book):
             '<button type="button" class="fold-all">Open what is shown</button></p></form>')
 
 
-def words(claim):
-    """What the filters look at, by its name."""
-    return {"verdict": VERDICTS[claim.verdict], "subject": claim.subject, "document": " ".join(claim.documents), "chapter": claim.chapter}
+def words(site, claim):
+    """What the filters look at, by its name; several words where one claim has several."""
+    chapters = dict.fromkeys((claim.chapter, *site.judged(claim)))
+    return {"verdict": VERDICTS[claim.verdict], "subject": claim.subject, "document": " ".join(claim.documents), "chapter": " ".join(chapters)}
 
 
 def entry(site, book, claim):
-    data = "".join(f' data-{name}="{value}"' for name, value in words(claim).items())
+    data = "".join(f' data-{name}="{value}"' for name, value in words(site, claim).items())
     head = [inline("entry-number", claim.id), nodes.Text(" "), inline("entry-claim", claim.claim), nodes.Text(" "), stamp(claim.verdict)]
     yield raw(f'<details class="entry" id="{claim.id.lower()}"{data}><summary>')
     yield from head
@@ -186,16 +192,24 @@ def about(site, book, claim):
     yield f"{names}. "
     yield inline("label", "Subject ")
     yield f"{book.subjects[claim.subject]}. "
-    number, title = book.chapter_number(claim), site.title(claim.chapter)
     yield inline("label", "Tested in ")
-    if title:
-        page = site.chapters[claim.chapter]
-        yield site.link(page, places_of(site.app.env).get(page, {}).get(claim.id), nodes.Text(f"chapter {number}, {title}"))
-        yield ". "
+    if claim.chapter in site.chapters:
+        yield chapter(site, book, claim, claim.chapter)
     else:
-        yield f"chapter {number}, which is not written yet. "
+        yield f"chapter {book.chapter_number(claim.chapter)}, which is not written yet"
+    for word in site.judged(claim):
+        if word != claim.chapter:
+            yield "; also in "
+            yield chapter(site, book, claim, word)
+    yield ". "
     here = nodes.reference("", "Link to this claim", refuri=f"#{claim.id.lower()}", internal=True)
     yield inline("on-screen", here, " · ", site.contest(claim))
+
+
+def chapter(site, book, claim, word):
+    """A link to a chapter, to the place where it judges the claim if it does."""
+    page = site.chapters[word]
+    return site.link(page, places_of(site.app.env).get(page, {}).get(claim.id), nodes.Text(f"chapter {book.chapter_number(word)}, {site.title(word)}"))
 
 
 def add_script(app, pagename, templatename, context, doctree):
