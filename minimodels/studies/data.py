@@ -2,6 +2,7 @@
 
 import lzma
 import random
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +23,8 @@ LONG, K = 5, 100    # the longest run of tokens that is counted, and what a shor
 SPLITS = ("by file", "by piece", "by line")
 PIECE_LINES = 20
 RUN = 32            # tokens: so many in a row are no accident
+HELD_OUT = 100_000  # tokens at the end of the training text, on which the weight of a cache is chosen
+WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3)
 PART = 3_000_000    # bytes of the library that splits are compared on
 
 
@@ -104,10 +107,40 @@ class Rungs:
                    "2-gram of bytes": bits_per_byte(counted_bytes, data.valid_bytes),
                    "2-gram, nats a token": nats[2] / len(data.valid), "2-gram of bytes, nats a token": counted_bytes / data.valid_bytes,
                    "copied": copied(data.train, data.valid, RUN).mean()}
+        scores |= self.memory(data, models)
         files = by_document(data, models[LONG], [text.split("\n", 1)[0] for text in corpus.valid])
         return {name: round(float(value), 4) for name, value in scores.items()} | {
             "valid_bytes": data.valid_bytes, "train_bytes": len(as_bytes[0]), "train_tokens": len(data.train), "valid_tokens": len(data.valid),
             "documents": [len(corpus.train), len(corpus.valid)], "most_copied": sorted(files, key=lambda f: -f["copied"])[:5]}
+
+
+    def memory(self, data: Dataset, models: dict[int, NGram]) -> dict[str, float]:
+        """What a cache of the last 500 tokens is worth, its weight chosen on the end of the training text; and scores of copied text alone."""
+        rest, held_out = data.train[:-HELD_OUT], np.asarray(data.train[-HELD_OUT:])
+        smaller, caches = NGram(rest, vocab_size=ROWS, n=LONG, k=K).probabilities(held_out), from_cache(held_out)
+        w = min(WEIGHTS, key=lambda w: -np.log((1 - w) * smaller + w * caches).sum())
+        p = (1 - w) * models[LONG].probabilities(data.valid) + w * from_cache(np.asarray(data.valid))
+        is_copied, length = np.zeros(len(data.valid), bool), token_bytes(data.tokenizer)[data.valid]
+        for at in np.flatnonzero(copied(data.train, data.valid, RUN)):
+            is_copied[at:at + RUN] = True
+        found = {"cache weight": w, f"{LONG}-gram with cache": -np.log2(p).sum() / data.valid_bytes,
+                 "copied bytes": length[is_copied].sum() / data.valid_bytes}
+        for n, model in models.items():
+            bits = -np.log2(model.probabilities(data.valid))
+            for name, which in (("copied", is_copied), ("not copied", ~is_copied)):
+                found[f"{n}-gram, {name}"] = bits[which].sum() / length[which].sum()
+        return found
+
+
+def from_cache(tokens: np.ndarray, length: int = 500) -> np.ndarray:
+    """p of each token, (N,), under a unigram model of the tokens just before it, length of them; 0 for one that is not among them."""
+    counts, p = Counter(), np.zeros(len(tokens))
+    for t, token in enumerate(tokens.tolist()):
+        p[t] = counts[token] / max(1, min(t, length))
+        counts[token] += 1
+        if t >= length:
+            counts[int(tokens[t - length])] -= 1
+    return p
 
 
 def by_document(data: Dataset, model: NGram, names: list[str]) -> list[dict]:
