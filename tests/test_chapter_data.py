@@ -1,6 +1,10 @@
 """Chapter 02: its byte-pair encoding is the library's, its counting models are probabilities, its page cuts text as the library does."""
 
+import json
+import math
 import random
+import re
+import statistics
 from collections import Counter, defaultdict
 
 import browser as browsers
@@ -10,13 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 
+from minimodels import lab, studies
 from minimodels.bpe import count_pairs, encode_word, learn_merges, merge
+from minimodels.bugs.data import BUGS
+from minimodels.config import ModelConfig
 from minimodels.corpus import END, load_corpus, take
-from minimodels.data import train_tokenizer
+from minimodels.data import Batches, first_rows, prepare, train_tokenizer
 from minimodels.explorables import Tokens, scripts
 from minimodels.explorables.tokens import BYTES_BY_ID, book_tokenizer, merges_of, said
-from minimodels.ngram import NGram
+from minimodels.ngram import NGram, copied
+from minimodels.studies import recorded
+from minimodels.studies.data import LONG, SPLITS, WINDOWS, K, split
 
+ROOT = lab.data_file("").parent
 TOKENIZER = book_tokenizer()
 NASTY = ["", " ", "a", "def f(x):\n    return x + 1\n", "naïve café, Ünïcödé", "🙂 👩‍👩‍👧‍👦 🇪🇺", "\t\tif x:\r\n\t\t\ty = 1\r\n", "a\0b\0\0", "3.14159265358979323846",
          "12345678901234567890", "漢字かな交じり文とкириллица mixed عربى", "    \n\n   \n", " trailing   ", "a\u0085b\u00a0c\u2003d\u3000e", "\ufeffBOM\ufeff",
@@ -168,3 +178,122 @@ def test_the_page_names_tokens_and_tells_their_history(in_page):
     steps = in_page("m.history(value.token, value.merges)", {"token": token, "merges": state["merges"]})
     assert steps[-1][2] == token and len(steps) == len("return") - 1
     assert all(state["merges"][2 * (i - 257):2 * (i - 257) + 2] == [a, b] for a, b, i in steps)
+
+
+# ---- copies, splits, batches
+
+def test_copied_runs_are_those_that_stand_in_both():
+    rng = np.random.default_rng(0)
+    train, valid = rng.integers(0, 3, 300), rng.integers(0, 3, 80)
+    runs = {tuple(train[i:i + 5]) for i in range(296)}
+    assert copied(train, valid, 5).tolist() == [tuple(valid[i:i + 5]) in runs for i in range(76)]
+    assert copied(train, train[40:90], 32).all() and not copied(train, rng.integers(3, 9, 60), 5).any()
+
+
+def test_the_first_rows_of_a_tokenizer_are_a_smaller_tokenizer():
+    texts = take(load_corpus("stdlib").train, 100_000)
+    large, small = train_tokenizer(texts, 700), train_tokenizer(texts, 400)
+    assert [first_rows(large, 400).encode(text).ids for text in NASTY] == [small.encode(text).ids for text in NASTY]
+    assert first_rows(large, 257).encode("abc").ids == [id_ for c in "abc" for id_ in large.encode(c).ids]
+    with pytest.raises(ValueError, match="at most the tokenizer's 700 rows, got 701"):
+        first_rows(large, 701)
+
+
+@pytest.mark.parametrize("way", SPLITS)
+def test_a_split_loses_no_text_and_holds_back_a_twentieth(way):
+    texts = ["".join(f"{i} {n}\n" for n in range(50)) for i in range(40)]
+    train, valid = split(texts, way, random.Random(0))
+    assert Counter((train[0] + valid[0]).splitlines()) == Counter("".join(texts).splitlines())
+    assert len(valid[0]) / len("".join(texts)) == pytest.approx(0.05, abs=0.02)
+
+
+def test_windows_hold_as_many_bytes_whatever_the_vocabulary():
+    trials = {t.model.vocab_size: t for t in studies.find("data-vocabulary").trials}
+    read = {t["arm"]: t["tokens"] for t in recorded("data-vocabulary")["trials"]}
+    n_tokens = {rows: len(prepare("stdlib", rows).train) for rows in (512, 4096)}    # of the same text
+    assert {t.model.vocab_size: t.training.seq_len for t in trials.values()} == WINDOWS
+    assert WINDOWS[512] / 256 == pytest.approx(n_tokens[512] / n_tokens[4096], abs=0.01)
+    assert {f"{rows} rows": 200 * 4 * window for rows, window in WINDOWS.items()} == read
+    counts = [t.model.n_params for t in trials.values()]
+    assert max(counts) / min(counts) < 1.001
+
+
+@pytest.mark.parametrize("name, share", [(None, 1), ("with replacement", 1 - math.exp(-1)), ("half overlapping", 0.5), ("shuffled every step", 1 - math.exp(-1))])
+def test_spoilt_loaders_leave_text_unread(name, share):
+    batches = BUGS.get(name, Batches)(np.arange(20_000), batch_size=4, seq_len=8, seed=3)
+    rows = [row for step in range(len(batches)) for row in batches.at(step).tolist()]
+    read = {token for row in rows[:batches.n_windows] for token in row}
+    assert len(read) / (8 * batches.n_windows) == pytest.approx(share, abs=0.02)
+
+
+# ---- drawings and figures of the chapter
+
+def drawn(name):
+    return re.findall(r">([^<>]+)</text>", (ROOT / "minimodels" / "drawings" / f"{name}.svg").read_text("utf8"))
+
+
+def test_the_drawings_show_what_the_tokenizer_does():
+    tokens = Tokens(text="def café").tokens()
+    words = drawn("text")
+    assert all(f"{b:02X}" in words for b in "def café".encode()) and [w for w in words if w.isdigit() and len(w) > 2 or w == "70"] == [str(i) for i, _ in tokens]
+    assert all(said(piece) in words for _, piece in tokens)
+    token, steps, merges = TOKENIZER.token_to_id("Ġreturn"), [], merges_of(TOKENIZER)
+    todo = [token]
+    while todo:
+        i = todo.pop()
+        if i >= 257:
+            steps.append(i - 256)
+            todo += merges[i - 257]
+    assert [f"merge {n}" for n in sorted(steps)] == [w for w in drawn("merging") if w.startswith("merge")] and f"token {token}" in drawn("merging")
+    assert 10 + 5 + 11 + 3 == 29 and (29 - 5 + 1) // 5 == 5    # packing: five windows of five, whatever the offset
+
+
+def test_the_figures_that_the_chapter_writes_are_those_of_the_recorded_runs():
+    text = " ".join((ROOT / "chapters" / "02_data.py").read_text("utf8").replace("\n# > ", " ").replace("\n#", " ").split())
+    full = recorded("data-rungs")["trials"][0]
+    yardstick = statistics.mean(t["bits_per_byte"] for t in recorded("mla-quality")["trials"] if t["arm"] == "mha")
+    assert f"**{full['2-gram of bytes, nats a token']:.1f} loses to {full['2-gram, nats a token']:.1f}**" in text
+    assert f"{yardstick:.2f} to {full['5-gram']:.2f} to {full['lzma']:.2f}" in text
+    assert full["5-gram"] / yardstick == pytest.approx(1.06, abs=0.005) and "six percent behind" in text
+    assert f"`lzma` needs {full['lzma with training text']:.2f} bits a byte" in text and full["lzma with training text"] < yardstick
+    assert "lie in such copies" in text and f"{100 * full['copied bytes']:.1f} percent of the bytes" in text
+    worst = full["most_copied"][0]
+    assert worst["copied"] > 0.5 and f"needs {worst['bits_per_byte']:.2f} bits a byte for it, and {full['5-gram']:.2f} for the whole" in text
+    assert f"The best weight is {full['cache weight']:g}, and the score falls from {full['5-gram']:.3f} to {full['5-gram with cache']:.3f}" in text
+    assert f"after 600 steps, {yardstick:.3f}" in text
+    assert f"need {full['5-gram, copied']:.2f} bits per byte there, and {full['5-gram, not copied']:.2f} elsewhere; pairs {full['2-gram, copied']:.2f} and {full['2-gram, not copied']:.2f}" in text
+    lead = full["2-gram"] - full["5-gram"], full["2-gram, not copied"] - full["5-gram, not copied"]
+    assert f"is {lead[0]:.3f} on all of the text and {lead[1]:.3f} without copies" in text
+
+    splits = {way: [t["5-gram"] for t in recorded("data-splits")["trials"] if t["arm"] == way] for way in SPLITS}
+    mean = {way: statistics.mean(values) for way, values in splits.items()}
+    assert f"{mean['by file']:.2f} bits a byte; as single lines {mean['by line']:.2f}, which is {100 * (1 - mean['by line'] / mean['by file']):.0f} percent less" in text
+    assert f"from {min(splits['by file']):.2f} to {max(splits['by file']):.2f}" in text and len(splits["by file"]) == 5
+
+    study = recorded("data-vocabulary")
+    bits = [statistics.mean(t["bits_per_byte"] for t in study["trials"] if t["arm"] == f"{rows} rows") for rows in WINDOWS]
+    assert f"{bits[0]:.2f}, {bits[1]:.2f}, {bits[2]:.2f} and {bits[3]:.2f} bits per byte" in text and bits == sorted(bits, reverse=True)
+    assert f"falls by {bits[0] - bits[1]:.2f} bits per byte" in text and f"by another {bits[1] - bits[3]:.2f}" in text
+    tokens = {t["arm"]: t["tokens"] for t in study["trials"]}
+    assert f"reads {tokens['512 rows'] / tokens['6144 rows']:.1f} times as many tokens" in text
+    wide = study["arms"]["6144 rows"]["model"]
+    assert round(100 * 6144 * wide["d_model"] / ModelConfig(**wide).n_params) == 62 and "With 6,144, 62 percent" in text
+    assert len(Tokens(text=" token", rows=512).tokens()) == 3
+    assert 200 * 4 * 256 * full["train_bytes"] / full["train_tokens"] == pytest.approx(0.8e6, rel=0.01)
+
+    v3 = ModelConfig.preset("deepseek_v3")
+    assert f"{100 * v3.vocab_size * v3.d_model / v3.n_params:.2f} percent of all parameters" in text
+    assert round(14.8 * full["valid_bytes"] / full["valid_tokens"]) == 56 and "some 56 terabytes" in text
+
+
+def test_k_is_the_best_on_text_that_no_score_is_taken_from():
+    trials = recorded("data-smoothing")["trials"]
+    means = {k: statistics.mean(t[f"{LONG}-gram"][k] for t in trials) for k in trials[0][f"{LONG}-gram"]}
+    assert min(means, key=means.get) == str(K) and len(means) == 6
+
+
+def test_the_recorded_splits_are_the_band():
+    values = [t["5-gram"] for t in recorded("data-splits")["trials"] if t["arm"] == "by file"]
+    band = json.loads(lab.data_file("bands.json").read_text("utf8"))["data"]["five tokens, split by file"]["tiers"]["cpu"]
+    mean, spread = statistics.mean(values), statistics.stdev(values)
+    assert [band["mean"], band["low"], band["high"]] == pytest.approx([mean, mean - 3 * spread, mean + 3 * spread], abs=5e-4)

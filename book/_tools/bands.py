@@ -19,6 +19,10 @@ BANDS = {
         study="cost-utilisation", arm="D=128", key=lambda trial: 100 * utilisation(trial), unit="% of a large product's speed",
         if_below="another program was busy; or a processor with wider units, whose peak is higher and harder to use.",
         if_above="a processor with narrower units or faster memory, whose peak is easier to use."),
+    ("data", "five tokens, split by file"): dict(
+        study="data-splits", arm="by file", key="5-gram", unit="bits per byte",
+        if_below="other files were drawn, or another Python has another standard library; or the split leaks.",
+        if_above="other files were drawn, or another Python has another standard library."),
 } | {
     ("mla", f"{scheme} after 60 steps"): dict(
         study="mla-live", arm=scheme, key="bits_per_byte", unit="bits per byte",
