@@ -153,6 +153,14 @@ The **MLA** and the **c_kv** and the **rest**; see [the pain](#The-Pain,-at-once
 >
 > </details>
 
+> **Before you read on.** How many of both?
+>
+> <details><summary>What we found</summary>
+>
+> **2 percent, and 39 percent.** Because.
+>
+> </details>
+
 $$x = 1 \\tag{{6.1}}$$""",
     """> **Exercise 6.1** (absorb the key; medium, 10 minutes). Write `absorb`.""",
     """<details><summary>Solution</summary>
@@ -241,6 +249,7 @@ def page(built):
     "<blockquote> <div><p>A quotation that is no box.</p>",
     '<div class="guess" data-key="06_trial-1" data-answer="1,576" data-unit="values" data-number></div>',
     '<div class="guess" data-key="06_trial-2" data-answer="Not here" data-unit=""></div>',
+    '<div class="guess" data-key="06_trial-3" data-answer="2 percent, and 39 percent" data-unit=""></div>',    # a unit is shown: it must not tell
     '<details class="fold what-we-found"><summary>What we found</summary>',
     r"\[x = 1 \tag{6.1}\]",
     '<p class="box-title">Exercise 6.1<span class="what"> absorb the key</span><span class="effort">medium, 10 minutes</span></p>',
@@ -256,7 +265,7 @@ def page(built):
     '<span class="claim-number">C01</span></a></p> <div class="body docutils container"> '
     '<p class="said"><em>One.</em></p> <p>Because.</p> <p class="right"><em>Right:</em> Two.</p> <p class="source">Source: '
     '<a class="reference internal" href="07_next.html#one-heading">',
-    '<div class="claim row docutils container" id="claim-c02">',
+    '<div class="claim judged docutils container" id="claim-c02">',
     '<div class="box claim docutils container" id="claim-c03">',
     '<div class="claim told docutils container"> <p class="verdict"><a class="to-ledger reference internal" href="../book/ledger.html#c02">'
     '<span class="claim-number">C02</span></a></p>',

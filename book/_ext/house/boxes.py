@@ -151,7 +151,7 @@ def prediction(page, lead, words, body):
     if bold is None:
         raise Wrong("a prediction needs <details><summary>What we found</summary>, and in it first the answer in bold: **576 values.**")
     page.n_predictions += 1
-    number = re.fullmatch(r"([-+−]?\d[\d.,]*)\s*(.*?)[.:]?", bold.astext().strip())
+    number = re.fullmatch(r"([-+−]?\d[\d.,]*)\s*(\D*?)[.:]?", bold.astext().strip())    # the unit is shown, so no second number stands in it
     answer, unit = (number[1].rstrip(".,"), number[2]) if number else (bold.astext().strip().rstrip("."), "")
     about = {"key": f"{page.name.rpartition('/')[2]}-{page.n_predictions}", "answer": answer, "unit": unit}
     data = "".join(f' data-{name}="{html.escape(value)}"' for name, value in about.items())

@@ -73,13 +73,17 @@ def dress_lists(page):
         leads = [ITEM.fullmatch(_lead(item)) for item in items]
         if not any(leads):
             continue
-        for item, lead in zip(items, leads):
-            said = "every item of a list of claims begins with **C01.** or **C01 · verdict.**" if lead is None else disagreement(
-                page.app, lead["number"], lead["verdict"] and lead["verdict"].lower())
-            if said:
-                page.complain(item, said)
-        if all(leads) and not page.complaints:
+        wrong = {item: _wrong_with(page, lead) for item, lead in zip(items, leads)}
+        for item in filter(wrong.get, wrong):
+            page.complain(item, wrong[item])
+        if not any(wrong.values()):
             items.replace_self(container("claims", *(_item(page, item, **lead.groupdict()) for item, lead in zip(items, leads))))
+
+
+def _wrong_with(page, lead):
+    if lead is None:
+        return "every item of a list of claims begins with **C01.** or **C01 · verdict.**"
+    return disagreement(page.app, lead["number"], lead["verdict"] and lead["verdict"].lower())
 
 
 def _lead(item):
@@ -95,7 +99,7 @@ def _item(page, item, number, verdict):
     head = [stamp(verdict.lower())] if verdict else []
     mark = paragraph("verdict", *head, to_ledger(page.app, page.name, number))
     body = container("body", first, *classed(item.children[1:]))
-    return container("claim row" if verdict else "claim told", mark, body, **place(page, number if verdict else None))
+    return container("claim judged" if verdict else "claim told", mark, body, **place(page, number if verdict else None))
 
 
 def place(page, number):
