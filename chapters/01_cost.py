@@ -28,23 +28,23 @@
 # > - take "95 percent cheaper" apart, and see which part is DeepSeek's doing;
 # > - count the operations of every model in this book exactly, and measure how much of your own machine they use.
 #
-# ## The most expensive line of 2025
+# ## A number that nobody could check
 #
-# On 27 January 2025 the chip maker Nvidia lost 17 percent of its value, almost 600 billion dollars, in a day
-# ([Nvidia 2025](../book/references.md#nvidia-2025)). One number stood in every report on why. It is the last line of a small
-# table in the technical report on a language model:
+# On 27 January 2025 the chip maker Nvidia lost 17 percent of its value in a day, almost 600 billion dollars
+# ([Nvidia 2025](../book/references.md#nvidia-2025)). In those days the press was repeating a number. It is the last entry of a
+# small table in a technical report of the month before:
 #
 # **\$5.576 million**
 #
-# > **Margin.** [DeepSeek-V3, Table 1](../book/references.md#deepseek-v3). The loss is a hundred thousand times the sum.
+# > **Margin.** [DeepSeek-V3, Table 1](../book/references.md#deepseek-v3). Nvidia's loss was a hundred thousand times as much.
 #
-# That, says the table, is what it cost to train DeepSeek-V3. Within days the sum had become "under six million dollars", then
-# "five percent of what the others pay". Others called it a lie. Who is right? The bill is not public, and nobody outside has
-# audited it. It looks as if you could only believe it or not.
+# That, says the table, is what it cost to train the language model DeepSeek-V3. In the articles that this book tests it became
+# "under six million dollars" for everything, then "95 percent cheaper", then the price of another model. One of them doubts it
+# altogether. The bill is not public, and nobody outside has audited it. It looks as if you could only believe it or not.
 #
-# There is a third way. The sum is a product of five factors, and four of them can be counted, measured or found in documents
-# that were written for another purpose. So you will do what an auditor does: build the bill from below, and see whether it
-# comes out. No network is trained in this chapter until its last third. You need a pencil's worth of arithmetic, and five words.
+# There is a third way. The sum is a product of five factors. Four of them can be counted, measured, or found in documents that
+# were written for another purpose; the fifth is an assumption that the report states. So you will do what an auditor does: build
+# the bill from below, and see whether it comes out. It takes a pencil's worth of arithmetic, and five words.
 #
 # - A [token](../book/glossary.md#token) is a piece of text: a word, or a part of one. A language model reads tokens and predicts
 #   the next.
@@ -85,20 +85,18 @@ show.drawing("bill",
 # %% [markdown]
 # ## What the press said
 #
-# Twenty-two of the claims that this book tests are about money, time and hardware. Here are six of them. The others are
+# Twenty-two of the claims that this book tests can be settled with this arithmetic. Here are six of them. The others are
 # answered [with them at the end](#The-claims-again).
 
 # %% tags=["remove-input"]
 ledger.show("C01", "C02", "C08", "C12", "C14", "C16", form="told")
 
 # %% [markdown]
-# > **Before you read on.** Two guesses, and write them down. Of V3's 671 billion parameters, what share works on any one token?
-# > And of all the arithmetic that DeepSeek's GPUs could have done while they trained it, what share did they do?
+# > **Before you read on.** DeepSeek-V3 has 671 billion parameters. What share of them works on any one token?
 # >
 # > <details><summary>What we found</summary>
 # >
-# > **5.6 percent, and 39 percent.** The first is counted in the next section. The second follows from three published numbers,
-# > and a fourth, published five months later, agrees with it to a quarter of a percent.
+# > **5.6 percent.** 37.55 billion, which the next section counts.
 # >
 # > </details>
 #
@@ -382,6 +380,16 @@ print(f"{run_flops / 8e9 / 3.156e7 / 1e6:.0f} million years, if eight billion "
 # 2025](../book/references.md#isca-2025), section 4.1). So one GPU would need 119 years, and 2,048 of them three weeks. The report
 # says 2.664 million GPU-hours.
 #
+# > **Before you read on.** 2.664 million GPU-hours are more than three weeks on 2,048 GPUs. Of all the arithmetic that the GPUs
+# > could have done in these hours, what share did they do?
+# >
+# > <details><summary>What we found</summary>
+# >
+# > **39 percent.** It follows from three published numbers, and a fourth, published five months later, agrees with it to a
+# > quarter of a percent. You compute it in the next exercise.
+# >
+# > </details>
+#
 # > **Exercise 1.5** (the share; easy, 5 minutes). Write `share_of_peak(gflop_per_token, tokens, gpu_hours, peak_tflops)`: what
 # > was done, as a share of what could have been done in these hours. Then call it with V3's four numbers: `250, 14.8e12, 2.664e6,
 # > 989`.
@@ -418,9 +426,9 @@ print(f"hours from operations and 38.94%: {back / 1e6:.3f} million")
 # Stop here for a moment, because this is the heart of the chapter. The hours stand in one document, of December 2024. The
 # operations follow from a configuration file that anybody can count. Together they say that each GPU did 386 TFLOPS, 39 percent
 # of its peak, on average over 54 days. And in May 2025 another paper prints what was *measured* in a training step: **385 TFLOPS,
-# 38.94 percent** ([ISCA 2025, Table 4](../book/references.md#isca-2025)). Whoever made up the hours would have had to make up the
-# speed to fit them, and choose a believable one: Llama's authors report 38 to 43 percent for theirs
-# ([Llama 3](../book/references.md#llama-3), Table 4).
+# 38.94 percent**, 272.8 billion tokens a day ([ISCA 2025, Table 4](../book/references.md#isca-2025)). At that pace 14.8 trillion
+# take 54.3 days. Whoever made up the hours would have had to make up a speed to fit them, and a believable one: Llama's authors
+# report 38 to 43 percent for theirs ([Llama 3](../book/references.md#llama-3), Table 4).
 #
 # This share has a name, [MFU](../book/glossary.md#mfu), model FLOPs utilization ([PaLM](../book/references.md#palm)). Forty
 # percent is good. The rest goes to waiting: for other GPUs, for memory, for the next stage of the pipeline (chapter 12).
@@ -442,9 +450,9 @@ show.table([{"stage": stage, "thousand GPU-hours": hours,
 print(f"in all: {2 * sum(stages.values()) / 1e3:.3f} million dollars")
 
 # %% [markdown]
-# So the famous sum is **hours times a round number**. The hours pass the check. The price is a rent that DeepSeek did not pay,
-# because it owns its GPUs. And the report says in its first section what is left out: research, and experiments on architecture,
-# algorithms and data.
+# So the famous sum is **hours times a round number**. The hours pass the check. The price is a supposed rent, and what an hour
+# really cost DeepSeek is not published. The report itself says, in its first section, what is left out: research, and experiments
+# on architecture, algorithms and data.
 
 # %% tags=["remove-input"]
 show.drawing("scope",
@@ -452,8 +460,8 @@ show.drawing("scope",
              caption="What is in the sum, and what is around it. Only the boxes with a full line have published figures.")
 
 # %% [markdown]
-# How much does that matter? Let two unknowns move, the price of an hour and the number of runs' worth of experiments that led to
-# the one that counted.
+# How much does that matter? Let two unknowns move: the price of an hour, and how many runs' worth of experiments led to the one
+# that counted.
 
 # %% tags=["hide-input"]
 prices = [0.5 * i for i in range(2, 11)]
@@ -566,7 +574,7 @@ def six(n_active, n_tokens):
 taken = {"the article, “DeepSeek”": 210, "DeepSeekMoE 16B": six(2.8e9, 2e12), "the article, “GPT-4”": 3640, "GPT-3": six(175e9, 300e9),
          "DeepSeek-V2": six(21e9, 8.1e12), "DeepSeek-V3": six(37e9, 14.8e12)}
 show.show(show.bars(taken, unit="petaflop/s-days of training", concept={name: "moe" for name in taken if name.startswith("DeepSeek")},
-                    title="210 petaflop/s-days would not have trained DeepSeek's smallest model of 2024"),
+                    title="210 petaflop/s-days would not even have trained DeepSeek's model of 16 billion parameters"),
           alt="Bars: the article's 210, DeepSeekMoE 16B 389, the article's 3,640 for GPT-4 and 3,646 for GPT-3, DeepSeek-V2 11,810, DeepSeek-V3 38,030.",
           caption="Six operations for each active parameter and token, sizes from the papers; grey: the article's two figures, and GPT-3.")
 
@@ -634,8 +642,7 @@ factors = {
     "smaller: parameters": 1800 / 671.03,
     "sparser: share at work": (280 / 1800) / (37.55 / 671.03),
     "tokens, scores": 13e12 * 6 * 37.55 / (14.8e12 * 250),
-    "newer chip": 989 / 312,
-    "price of its hour": (63e6 / leak_hours) / 2,
+    "newer chip, its price": 989 / 312 * (63e6 / leak_hours) / 2,
     "use of the chip": used / leak_used,
     "stages after the first": 2664 / 2788}
 print(f"together {math.prod(factors.values()):.2f}, "
@@ -643,10 +650,12 @@ print(f"together {math.prod(factors.values()):.2f}, "
 
 # %% tags=["hide-input"]
 whole = math.log(math.prod(factors.values()))
-show.show(show.bars({name: 100 * math.log(factor) / whole for name, factor in factors.items()}, unit="% of the saving, by logarithm",
-                    concept={"sparser: share at work": "moe"},
-                    title="Of “95 percent cheaper”, a sparser model explains about a third, if the leak is right"),
-          alt="Bars: scope 16, smaller 34, sparser 36, tokens and scores minus 8, newer chip 40, price of its hour minus 21, use of the chip 4, later stages minus 2 percent.",
+fig = show.bars({name: 100 * math.log(factor) / whole for name, factor in factors.items()}, unit="% of the saving, by logarithm",
+                concept={"sparser: share at work": "moe"},
+                title="Of “95 percent cheaper”, a sparser model explains about a third, if the leak is right")
+fig.update_layout(xaxis={"range": [-17, 42]})
+show.show(fig,
+          alt="Bars: scope 16, smaller 34, sparser 35, tokens and scores minus 8, a newer chip and its price 19, use of the chip 5, later stages minus 2 percent.",
           caption="From an unconfirmed leak about GPT-4, a round 100 million, and V3's report. Negative: made V3 dearer.")
 
 # %% [markdown]
@@ -712,7 +721,7 @@ parts = {"head": "head", "dense": "feed-forward networks", "attention": "attenti
 show.show(show.bars({words: needed[part] / 1e9 for part, words in parts.items()} | {"Muon, the optimizer": cost.muon_flops(yardstick) / 1e9},
                     unit="GFLOP a step", concept={"attention, its matrices": "attn", "attention, its scores": "attn", "feed-forward networks": "dense"},
                     title="In a small model the largest part is its vocabulary, and the optimizer counts"),
-          alt="Bars: head 6.4, feed-forward networks 6.0, attention's matrices 3.2, its scores 1.9, and the optimizer 2.5 GFLOP.",
+          alt="Bars: head 6.4, feed-forward networks 6.0, attention's matrices 3.2, its scores 1.6, and the optimizer 2.5 GFLOP.",
           caption="The yardstick: 8 texts of 256 tokens, only scores that are needed.")
 
 # %% [markdown]
@@ -767,7 +776,7 @@ for label, name in (("forward, backward", "forward, backward"), ("whole step", "
     at = [[100 * utilisation(t, name) for t in timed if t["arm"] == f"D={width}"] for width in WIDTHS]
     curves[label] = list(WIDTHS), [statistics.median(a) for a in at]
     spread[label] = [min(a) for a in at], [max(a) for a in at]
-show.show(show.lines(curves, spread=spread, x="model width", y="% of a large product's speed", log_x=True,
+show.show(show.lines(curves, spread=spread, x="model width", y="% of a large product's speed",
                      concept={"forward, backward": "dense", "whole step": "dense"},
                      title="Wider models keep the machine busier; the optimizer takes some of it back"),
           alt="Two rising lines. Forward and backward: 21, 35 and 40 percent at widths 64, 128 and 256. The whole step: 19, 27 and 28 percent.",
@@ -794,13 +803,16 @@ for arm in ("D=128", "D=256"):
 show.table(rows, caption=f"Recorded: minimodels study cost-sparsity; {timed[0]['hardware']}.")
 
 # %% [markdown]
-# SPARSITY PROSE
+# At width 128 sparsity leaves out 38 percent of the operations, and 17 percent of the time: less than half of what the count
+# promises. At 256 most of it arrives, 42 of 45 percent, and there the difference is smaller than the noise, for single rounds on
+# this busy machine scatter from 1 to 2.5. The reasons are DeepSeek's, in small: small experts are small matrices, and sorting
+# tokens is work that no count shows.
 #
 # ## Waste that nobody sees
 #
-# A wrong count costs money and shows in no loss curve. Here is a layer of experts that gives exactly the right output. It lets
-# *every* expert compute *every* token, and multiplies what was not chosen by zero. Such code exists: it needs no sorting, and it
-# is easy to write.
+# Waste costs money and shows in no loss curve. Here is a layer of experts that gives exactly the right output. It lets *every*
+# expert compute *every* token, and multiplies what was not chosen by zero. It is the easiest way to write such a layer, because
+# nothing has to be sorted.
 
 # %%
 from minimodels.bugs import plant
@@ -855,7 +867,17 @@ check.costs_no_more(costs_no_more)
 # > - **GPUs for GPU-hours.** "From 100,000 to 2,000" compares how many stood in two rooms, not how long they ran.
 #
 # ## Does it pay here?
-# DOES IT PAY
+# > **Does it pay here?** **Less than it counts.** Sparsity is a bargain in operations at every size, and in time at the larger.
+# >
+# > - **At equal parameters:** with 38 percent less arithmetic our smaller sparse model saves 17 percent of the time (15 to 28,
+# >   three repetitions); the larger, with 45 percent less, saves 42 (35 to 44).
+# > - **At equal quality:** not asked here. A parameter that rests is worth less than one that works; how much less, chapter 7
+# >   measures.
+# > - **In memory:** it pays nothing. Weights, gradients and optimizer take the same bytes as in the dense model.
+# > - **At DeepSeek's scale:** 61 percent less arithmetic and 42.5 percent fewer hours beside their own dense model; nearly ten times
+# >   less beside a dense model of V3's class.
+# >
+# > And the audit itself? It costs an afternoon, and pays at once.
 #
 # ## The claims again
 #
@@ -981,4 +1003,4 @@ ledger.show("C53", "C54", "C55", "C58", "C04", "C05", form="rows")
 #
 # </details>
 #
-# > **Next: NEXT.** NEXT SENTENCE
+# > **Next: [Text into numbers](02_data.ipynb).** The bill counts tokens. What is a token, and why is the fair unit a byte?

@@ -2,6 +2,8 @@
 
 import copy
 import importlib.util
+import json
+import math
 import shutil
 import statistics
 from types import SimpleNamespace
@@ -18,7 +20,7 @@ from minimodels.explorables import TrainingCost, training_cost
 from minimodels.explorables.base import COUNTS, figures, with_unit
 from minimodels.moe import MoE
 from minimodels.studies import recorded
-from minimodels.studies.cost import SHAPE, dense_twin, sparse_at, yardstick_at
+from minimodels.studies.cost import dense_twin, sparse_at, utilisation, yardstick_at
 
 ROOT = lab.data_file("").parent
 
@@ -151,3 +153,73 @@ def test_it_fits_a_narrow_phone(visit):
     assert page.evaluate("""() => [document.documentElement.scrollWidth, [...document.querySelectorAll(".xp-panel *")]
         .filter(e => !e.closest("svg") && e.getBoundingClientRect().right > e.closest(".xp-panel").getBoundingClientRect().right + 1).length]""") == [360, 0]
     page.close()
+
+
+# ---- what the text says
+
+@pytest.fixture(scope="module")
+def text():
+    return " ".join((ROOT / "chapters" / "01_cost.py").read_text("utf8").replace("\n# > ", " ").replace("\n#", " ").split())
+
+
+def test_the_figures_of_v3_that_the_chapter_writes_follow_from_its_configuration(text):
+    """By hand, from config_671B.json, and not by the package."""
+    D, F, E, K, V = 7168, 2048, 256, 8, 129_280
+    attention = D * 1536 + 1536 + 1536 * 128 * 192 + D * 576 + 512 + 512 * 128 * 256 + 128 * 128 * D
+    rest = 61 * attention + 3 * 3 * D * 18_432 + 2 * V * D + 58 * E * D + (2 * 61 + 1) * D + 58 * 3 * D * F
+    total, active = rest + 58 * E * 3 * D * F, rest + 58 * K * 3 * D * F
+    assert f"{total / 1e9:.2f} billion" in text and f"{active / 1e9:.2f} billion" in text
+    assert f"{100 * active / total:.1f} percent.** {active / 1e9:.2f} billion" in text
+    assert round(3 * D * F / 1e6) == 44 and "= 44$ million" in text and round(3 * D * F / ModelConfig.preset("yardstick").n_params) == 34
+    assert round((total - rest) / total * 100) == 97 and "Ninety-seven of a hundred" in text
+    scores = 3 * 2 * 61 * 128 * (192 + 128) * 4097 / 2
+    per_token = 6 * (active - V * D - (2 * 61 + 1) * D - 61 * (1536 + 512)) + scores
+    assert f"says {per_token / 1e9:.1f}" in text
+    assert 6 * 58 * K * 3 * D * F / per_token == pytest.approx(0.49, abs=0.01) and "do half of the work" in text
+    module = 2 * D * D + attention + (K + 1) * 3 * D * F + E * D + V * D
+    assert round((per_token + 6 * module + scores / 61) / 1e9) == 261 and "package counts 261 GFLOP" in text
+    assert round(671.03 / 41.7) == 16 and "sixteen times as large" in text
+
+
+def test_the_sums_that_the_chapter_writes_are_right(text):
+    run = 250e9 * 14.8e12
+    for value, words in [
+            (600e9 / 5.576e6 / 1e5, "a hundred thousand times as much"), (run / 989e12 / 3.156e7 / 119, "one GPU would need 119 years"),
+            (run / 989e12 / 2048 / 86_400 / 21, "2,048 of them three weeks"), (run / 2.664e6 / 3600 / 386e12, "386 TFLOPS"),
+            (14.8e12 / 272.8e9 / 54.3, "54.3 days"), (261 / 250 * 39.0 / 41, "mean 41 percent"), (1.6e9 / 5.576e6 / 287, "That is 287 times"),
+            (64 * 8 * (198 + 80) / 142_336, "142,336 GPU-hours"), (0.294 / 5.576 * 20, "a twentieth of what V3 had cost"),
+            (3640 / (run / 8.64e19) * 12, "a twelfth of V3's operations"), (989 / 125 / 8, "eight times the peak of a V100"),
+            (38.94 / 21.3 / 1.83, "nearly twice as large a share"), (6 * 175e9 * 300e9 / 8.64e19 / 3646, "3,646."),
+            (6 * 21e9 * 8.1e12 / 8.64e19 / 210 / 56, "fifty-six times as much"), (172.8e3 * 8.1 / 1.4e6, "1.40 million"),
+            (100 * (1 - 155 / 402) / 61.4, "61 percent less arithmetic"), (100 * (1 - 172.8 / 300.6) / 42.5, "42.5 percent of the hours"),
+            (402e21 / (300.6e3 * 3600 * 989e12) / 0.376, "ran at 38 percent"), (155e21 / (172.8e3 * 3600 * 989e12) / 0.252, "V2's at 25"),
+            (671e9 / 1.279104e6 / 0.5e6, "half a million times smaller"), (6 * 671 / 4026, "4,026 GFLOP"), (671 / 41.7 / 16, "sixteen times too much"),
+            (6 * 671e9 * 14.8e12 / (2.664e6 * 3600 * 989e12) / 6.28, "more than six times the peak"), (2448 / 250 / 9.8, "9.8 times as much")]:
+        assert words in text and value == pytest.approx(1, abs=0.08), words
+    shares = {"sixth": 100 / 63, "third is that V3 is simply a smaller": 1800 / 671.03, "factor of 2.8": (280 / 1800) / (37.55 / 671.03)}
+    whole = math.log(100 / 5.576)
+    assert [round(100 * math.log(f) / whole) for f in shares.values()] == [16, 34, 35] and all(words in text for words in shares)
+
+
+def test_the_recorded_figures_that_the_chapter_writes_are_those_of_the_studies(text):
+    share = {arm: {name: sorted(100 * utilisation(t, name) for t in recorded("cost-utilisation")["trials"] if t["arm"] == arm)
+                   for name in ("step", "forward, backward")} for arm in ("D=64", "D=128", "D=256")}
+    low, _, high = share["D=128"]["step"]
+    assert f"reached {low:.0f} to {high:.0f} percent of the product's speed" in text
+    middles = [f"{values[1]:.0f}" for name in ("forward, backward", "step") for values in (share[arm][name] for arm in share)]
+    assert "Forward and backward: {}, {} and {} percent".format(*middles[:3]) in text
+    assert "The whole step: {}, {} and {} percent".format(*middles[3:]) in text
+    flops = next(t for t in recorded("cost-utilisation")["trials"] if t["arm"] == "D=256")
+    assert f"come to {100 * flops['muon_flops']['step'] / flops['flops']['step']:.0f} percent" in text
+    band = json.loads(lab.data_file("bands.json").read_text())["cost"]["share of the peak in a step"]["tiers"]["cpu"]
+    assert band["mean"] == pytest.approx(statistics.mean(share["D=128"]["step"]), abs=1e-3) and band["n_runs"] == 3
+
+
+def test_what_sparsity_saves_is_written_as_recorded(text):
+    for arm, words in (("D=128", "with {} percent less arithmetic our smaller sparse model saves {} percent of the time ({} to {},"),
+                       ("D=256", "the larger, with {} percent less, saves {} ({} to {}).")):
+        runs = [t for t in recorded("cost-sparsity")["trials"] if t["arm"] == arm]
+        counted = 1 - runs[0]["flops"]["sparse"] / runs[0]["flops"]["dense"]
+        low, middle, high = sorted(1 - 1 / statistics.median(d / s for d, s in zip(t["ms"]["dense"], t["ms"]["sparse"])) for t in runs)
+        assert words.format(*(f"{100 * share:.0f}" for share in (counted, middle, low, high))) in text
+        assert high < counted

@@ -10,7 +10,7 @@ from minimodels.explorables.base import COUNTS, Explorable, figures, table, with
 
 FLOPS = ("FLOP", "KFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP")
 RUN = ("total_billion", "active_percent", "scores_percent", "tokens_trillion", "peak_tflops", "utilisation_percent", "n_gpus")
-CHIPS = {"125": "V100", "312": "A100", "989": "H100, H800"}    # by their peak in dense 16-bit products, TFLOPS
+CHIPS = {"125": "V100", "312": "A100", "989": "H100"}    # by their peak in dense 16-bit products, TFLOPS; the H800 has the H100's
 
 V3 = ModelConfig.preset("deepseek_v3")
 V2 = replace(V3, n_layers=60, d_model=5120, vocab_size=102_400, d_ff=12_288, n_dense_layers=1, n_experts=160, n_shared=2, top_k=6,
@@ -32,11 +32,11 @@ def _counted(config: ModelConfig, seq_len: int) -> dict:
 # Peaks: dense 16-bit products, from NVIDIA's data sheets. Numbers of GPUs that were not published are V3's.
 PRESETS = {
     "DeepSeek-V2": _counted(V2, 4096) | dict(tokens_trillion=8.1, peak_tflops=989.0, utilisation_percent=25.2, n_gpus=2048,
-                                             published="1.4 million GPU-hours"),
+                                             published="1.4 million GPU-hours; 2,048 GPUs are assumed"),
     "DeepSeek-V3": _counted(V3, 4096) | dict(tokens_trillion=14.8, peak_tflops=989.0, utilisation_percent=38.94, n_gpus=2048,
                                              published="2.664 million GPU-hours"),
     "GPT-3": dict(total_billion=175.0, active_percent=100.0, scores_percent=0.0, tokens_trillion=0.3, peak_tflops=125.0,
-                  utilisation_percent=21.3, n_gpus=2048, published="3,640 petaflop/s-days"),
+                  utilisation_percent=21.3, n_gpus=2048, published="3,640 petaflop/s-days; 2,048 GPUs are assumed"),
     "Llama-3.1-405B": _counted(LLAMA_405B, 8192) | dict(tokens_trillion=15.6, peak_tflops=989.0, utilisation_percent=41.0, n_gpus=16_384,
                                                         published="30.84 million GPU-hours"),
 }

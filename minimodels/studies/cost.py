@@ -60,10 +60,10 @@ def whole_step(config: ModelConfig, training: TrainConfig = TRAINING) -> Callabl
     return lambda: trainer.step(training.steps // 2)
 
 
-def forward_backward(config: ModelConfig, batch_size: int = TRAINING.batch_size) -> Callable[[], None]:
+def forward_backward(config: ModelConfig) -> Callable[[], None]:
     """A function that passes one batch of random tokens through a new model, forward and backward."""
     model = Transformer(config)
-    tokens = torch.randint(0, config.vocab_size, (batch_size, TRAINING.seq_len))
+    tokens = torch.randint(0, config.vocab_size, (TRAINING.batch_size, TRAINING.seq_len))
 
     def run():
         model.zero_grad(set_to_none=True)
@@ -89,11 +89,6 @@ class _Timed:
     seed: int
     width: int
     rounds: int = 3
-    batch_size: int = TRAINING.batch_size
-
-    @property
-    def shape(self) -> dict[str, int]:
-        return SHAPE | {"batch_size": self.batch_size}
 
     def configs(self) -> dict[str, ModelConfig]:
         raise NotImplementedError
@@ -102,12 +97,12 @@ class _Timed:
         raise NotImplementedError
 
     def settings(self) -> dict:
-        return {"models": {name: config.to_dict() for name, config in self.configs().items()}, "side": SIDE, "rounds": self.rounds} | self.shape
+        return {"models": {name: config.to_dict() for name, config in self.configs().items()}, "side": SIDE, "rounds": self.rounds} | SHAPE
 
     def run(self) -> dict:
         torch.manual_seed(self.seed)
         times = interleaved({"product": large_product()} | self.functions(), rounds=self.rounds)
-        flops = {name: sum(cost.training_flops(config, causal=True, **self.shape).values()) for name, config in self.configs().items()}
+        flops = {name: sum(cost.training_flops(config, causal=True, **SHAPE).values()) for name, config in self.configs().items()}
         return {"ms": {name: [round(ms, 3) for ms in each] for name, each in times.items()}, "flops": flops | {"product": 2 * SIDE**3},
                 "muon_flops": {name: cost.muon_flops(config) for name, config in self.configs().items()},
                 "n_params": {name: config.n_params for name, config in self.configs().items()}}
@@ -126,20 +121,14 @@ class Utilisation(_Timed):
 
 @dataclass(frozen=True, kw_only=True)
 class Sparsity(_Timed):
-    """Forward and backward pass of a model with experts, and of a dense one as large in all.
-
-    Few texts and many rounds: on a busy machine short turns are more alike than long ones.
-    """
-
-    rounds: int = 21
-    batch_size: int = 2
+    """Forward and backward pass of a model with experts, and of a dense one as large in all."""
 
     def configs(self):
         sparse = sparse_at(self.width)
         return {"sparse": sparse, "dense": dense_twin(sparse)}
 
     def functions(self):
-        return {name: forward_backward(config, self.batch_size) for name, config in self.configs().items()}
+        return {name: forward_backward(config) for name, config in self.configs().items()}
 
 
 STUDIES = [
