@@ -262,7 +262,7 @@ def page(built):
     '<p class="source">Source: <a class="reference internal" href="07_next.html#one-heading">',
     '<div class="box claim docutils container" id="claim-c01">',
     '<p class="verdict"><span class="stamp stamp-wrong">Wrong</span><a class="to-ledger reference internal" href="../book/ledger.html#c01">'
-    '<span class="claim-number">C01</span></a></p> <div class="body docutils container"> '
+    '<span class="claim-number">C01</span></a></p> <div class="claim-body docutils container"> '
     '<p class="said"><em>One.</em></p> <p>Because.</p> <p class="right"><em>Right:</em> Two.</p> <p class="source">Source: '
     '<a class="reference internal" href="07_next.html#one-heading">',
     '<div class="claim judged docutils container" id="claim-c02">',

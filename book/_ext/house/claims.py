@@ -98,7 +98,7 @@ def _item(page, item, number, verdict):
     first["classes"].append("said")
     head = [stamp(verdict.lower())] if verdict else []
     mark = paragraph("verdict", *head, to_ledger(page.app, page.name, number))
-    body = container("body", first, *classed(item.children[1:]))
+    body = container("claim-body", first, *classed(item.children[1:]))
     return container("claim judged" if verdict else "claim told", mark, body, **place(page, number if verdict else None))
 
 
