@@ -3,7 +3,7 @@
 #   book:
 #     number: 1
 #     reading: 75 min
-#     cpu: 30 s, 0.5 GB
+#     cpu: 25 s, 0.6 GB
 #     needs: "Python, and what a matrix times a vector is; nothing about neural networks"
 #   jupytext:
 #     formats: ipynb,py:percent
@@ -144,12 +144,13 @@ expert = 3 * D * 2048                     # 44 million
 moe_layers = layers - dense_layers
 
 v3 = ModelConfig.preset("deepseek_v3")    # sizes alone: nothing is built
-everything = {"routed experts": moe_layers * experts * expert,
-              "shared experts": moe_layers * shared * expert,
-              "first layers": dense_layers * 3 * D * 18_432,
-              "attention": v3.parameters["attention"],
-              "embedding, head": 2 * 129_280 * D,
-              "gates, norms": moe_layers * experts * D + (2 * layers + 1) * D}
+everything = {
+    "routed experts": moe_layers * experts * expert,
+    "shared experts": moe_layers * shared * expert,
+    "first layers": dense_layers * 3 * D * 18_432,
+    "attention": v3.parameters["attention"],
+    "embedding, head": 2 * 129_280 * D,
+    "gates, norms": moe_layers * experts * D + (2 * layers + 1) * D}
 print(f"by hand  {sum(everything.values()):,}")
 print(f"package  {v3.n_params:,}")
 
@@ -160,7 +161,7 @@ print(f"package  {v3.n_params:,}")
 
 # %%
 at_work = dict(everything)
-at_work["routed experts"] = everything["routed experts"] * chosen // experts
+at_work["routed experts"] = moe_layers * chosen * expert
 show.table([{"part": part, "all, billions": n / 1e9,
              "at work on a token": at_work[part] / 1e9}
             for part, n in everything.items()])
@@ -352,10 +353,11 @@ show.show(show.bars({words: per_token[part] for part, words in names.items()}, u
 # %%
 from minimodels.explorables.training_cost import LLAMA_405B, V2
 
-for name, config, said in (("DeepSeek-V3", v3, 250), ("DeepSeek-V2", V2, 155),
-                           ("Llama 3.1 405B", LLAMA_405B, 2448)):
+table = (("DeepSeek-V3", v3, 250), ("DeepSeek-V2", V2, 155),
+         ("Llama 3.1 405B", LLAMA_405B, 2448))
+for name, config, said in table:
     counted = cost.flops_per_token(config, seq_len=4096) / 1e9
-    print(f"{name:15} counted {counted:7.1f}   in the table {said:5,}")
+    print(f"{name:15} counted {counted:7.1f}   printed {said:5,}")
 
 # %% [markdown]
 # > **Margin · What we could not reproduce.** The table's fourth number, 394 for "Qwen-72B", is less than six times 72 billion,
@@ -371,8 +373,8 @@ for name, config, said in (("DeepSeek-V3", v3, 250), ("DeepSeek-V2", V2, 155),
 # %%
 run_flops = 250e9 * 14.8e12
 print(f"{run_flops:.2e} operations")
-print(f"{run_flops / 8e9 / 3.156e7 / 1e6:.0f} million years, if eight billion "
-      "people did one a second")
+years = run_flops / 8e9 / (365.25 * 86_400)
+print(f"eight billion people, one a second: {years / 1e6:.0f} million years")
 
 # %% [markdown]
 # A GPU has a **peak**: so many operations a second if it did nothing but multiply. For 16-bit numbers it is 989 TFLOPS on the
@@ -445,7 +447,7 @@ print(f"hours from operations and 38.94%: {back / 1e6:.3f} million")
 # %%
 stages = {"pre-training": 2664, "longer texts": 119, "post-training": 5}
 show.table([{"stage": stage, "thousand GPU-hours": hours,
-             "million dollars": cost.dollars(hours, price_usd_per_hour=2) / 1e3}
+             "million dollars": 2 * hours / 1e3}
             for stage, hours in stages.items()])
 print(f"in all: {2 * sum(stages.values()) / 1e3:.3f} million dollars")
 
@@ -746,22 +748,22 @@ show.show(show.bars({words: needed[part] / 1e9 for part, words in parts.items()}
 from minimodels.studies.cost import large_product, whole_step
 from minimodels.timing import interleaved
 
-ms = interleaved({"product": large_product(), "step": whole_step(yardstick)},
-                 rounds=5)
+ms = interleaved({"product": large_product(),
+                  "step": whole_step(yardstick)}, rounds=5)
 useful = sum(needed.values())
-speeds = [2 * 1024**3 / p / 1e6 for p in ms["product"]]          # GFLOPS
+speeds = [2 * 1024**3 / p / 1e6 for p in ms["product"]]      # GFLOPS
 shares = [useful / step / 1e6 / speed
           for step, speed in zip(ms["step"], speeds)]
 share = statistics.median(shares)
-print(f"large product: {statistics.median(speeds):.0f} GFLOPS on one thread")
-print(f"a step: {statistics.median(ms['step']):.0f} ms, {share:.0%} of that "
+step_ms, speed = statistics.median(ms["step"]), statistics.median(speeds)
+print(f"large product: {speed:.0f} GFLOPS on one thread")
+print(f"a step: {step_ms:.0f} ms, {share:.0%} of that speed "
       f"({min(shares):.0%} to {max(shares):.0%} over five rounds)")
 
 # %% tags=["nbval-ignore-output"]
 print(lab.band("cost", "share of the peak in a step", 100 * share))
-achieved = useful / statistics.median(ms["step"]) * 1e3
-years = run_flops / achieved / 3.156e7
-print(f"at this speed DeepSeek-V3 would take {years / 1e6:.1f} million years")
+years = run_flops / (useful / step_ms * 1e3) / (365.25 * 86_400)
+print(f"DeepSeek-V3 here would take {years / 1e6:.1f} million years")
 
 # %% [markdown]
 # The same measurement, recorded at three widths, with the whole step and without the optimizer:
@@ -826,8 +828,9 @@ with torch.no_grad(), cost.counter() as count:
     wanted, spent = right(h)[0], count.get_total_flops()
     wrong = plant(right, EveryExpert)
     output = wrong(h)[0]
+wasted = count.get_total_flops() - spent
 print("same output:", torch.allclose(output, wanted, atol=1e-6))
-print(f"operations: {(count.get_total_flops() - spent) / spent:.1f} times as many")
+print(f"operations: {wasted / spent:.1f} times as many")
 
 # %% [markdown]
 # The model trains, the loss is right to the last digit, and the bill is three times as high. Only a count finds it, so write the
@@ -937,7 +940,7 @@ ledger.show("C53", "C54", "C55", "C58", "C04", "C05", form="rows")
 # print(f"{run_flops / (6 * 14.8e12) / 1e9:.1f} billion parameters")
 # hours = cost.gpu_hours(6 * 671e9 * 14.8e12, peak_flops=989e12,
 #                        utilisation=0.3894)
-# print(f"{cost.dollars(hours, price_usd_per_hour=2) / 1e6:.0f} million dollars, "
+# print(f"{2 * hours / 1e6:.0f} million dollars, and "
 #       f"{cost.days(hours, n_gpus=2048) / 365:.1f} years on 2,048 GPUs")
 # ```
 #
