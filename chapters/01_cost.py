@@ -39,7 +39,7 @@
 # > **Margin.** [DeepSeek-V3, Table 1](../book/references.md#deepseek-v3). Nvidia's loss was a hundred thousand times as much.
 #
 # That, says the table, is what it cost to train the language model DeepSeek-V3. In the articles that this book tests it became
-# "under six million dollars" for everything, then "95 percent cheaper", then the price of another model. One of them doubts it
+# the price of the whole undertaking, then a saving of 95 percent, then the price of another model. One of them doubts it
 # altogether. The bill is not public, and nobody outside has audited it. It looks as if you could only believe it or not.
 #
 # There is a third way. The sum is a product of five factors. Four of them can be counted, measured, or found in documents that
@@ -204,7 +204,7 @@ check.count_both(count_both)
 #
 # ### One token, or many?
 #
-# "At no moment are more than 37 billion parameters active", two articles wrote. Look at the last words of the drawing's caption
+# Two articles say that at no moment more than 37 billion parameters are active. Look at the last words of the drawing's caption
 # before you agree. A machine never works on one token. What does a *batch* of tokens touch?
 #
 # > **Exercise 1.3** (a crowd; medium, 10 minutes). Each of `n_tokens` tokens draws `top_k` different experts out of `n_experts`,
@@ -432,8 +432,9 @@ print(f"hours from operations and 38.94%: {back / 1e6:.3f} million")
 # take 54.3 days. Whoever made up the hours would have had to make up a speed to fit them, and a believable one: Llama's authors
 # report 38 to 43 percent for theirs ([Llama 3](../book/references.md#llama-3), Table 4).
 #
-# This share has a name, [MFU](../book/glossary.md#mfu), model FLOPs utilization ([PaLM](../book/references.md#palm)). Forty
-# percent is good. The rest goes to waiting: for other GPUs, for memory, for the next stage of the pipeline (chapter 12).
+# This share has a name, [MFU](../book/glossary.md#mfu), model FLOPs utilization. It was 21 percent for GPT-3, and 46 for PaLM
+# ([PaLM](../book/references.md#palm), Table 3). The rest goes to waiting: for other GPUs, for memory, for the next stage of the
+# pipeline (chapter 12).
 #
 # What does the check *not* show? It cannot see runs that failed and were thrown away. It leans on two papers by one company. And
 # it has some slack: V3 trains a second, smaller guess beside the first (chapter 9), which the 250 leaves out. With it the
@@ -807,8 +808,8 @@ show.table(rows, caption=f"Recorded: minimodels study cost-sparsity; {timed[0]['
 # %% [markdown]
 # At width 128 sparsity leaves out 38 percent of the operations, and 17 percent of the time: less than half of what the count
 # promises. At 256 most of it arrives, 42 of 45 percent, and there the difference is smaller than the noise, for single rounds on
-# this busy machine scatter from 1 to 2.5. The reasons are DeepSeek's, in small: small experts are small matrices, and sorting
-# tokens is work that no count shows.
+# this busy machine scatter from 1 to 2.5. The likely reasons are DeepSeek's, in small: small experts are small matrices, and
+# sorting tokens is work that no count shows.
 #
 # ## Waste that nobody sees
 #
@@ -833,7 +834,7 @@ print("same output:", torch.allclose(output, wanted, atol=1e-6))
 print(f"operations: {wasted / spent:.1f} times as many")
 
 # %% [markdown]
-# The model trains, the loss is right to the last digit, and the bill is three times as high. Only a count finds it, so write the
+# The model would train, its loss would be the right one, and the bill is three times as high. Only a count finds it, so write the
 # test.
 #
 # > **Exercise 1.9** (a test for waste; medium, 10 minutes). Write `costs_no_more(layer, h, needed)`. `layer(h)` runs the layer.
@@ -949,10 +950,10 @@ ledger.show("C53", "C54", "C55", "C58", "C04", "C05", form="rows")
 #
 # </details>
 #
-# > **Exercise 1.11** (how wrong could it be?; medium, 30 minutes). Put error bars on the audit. Suppose that tokens and hours are
-# > exact, and that three things are not: whether the second guess counts (250 or 261 GFLOP), whether the peak is reachable (a
+# > **Exercise 1.11** (how wrong could it be?; medium, 30 minutes). Put error bars on the audit. Suppose that you know the tokens
+# > and not the hours, and that three things are uncertain: whether the second guess counts (250 or 261 GFLOP), whether the peak is reachable (a
 # > large product reaches perhaps 60 to 80 percent of it), and what share of such a *reachable* speed a good team gets (50 to 70
-# > percent). In what range may the true hours lie? Draw a thousand times and give the middle 90 percent. Would 2.664 million
+# > percent). In what range would you expect the hours? Draw a thousand times and give the middle 90 percent. Would 2.664 million
 # > surprise you? Would half of it?
 #
 # <details><summary>Solution</summary>
