@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 
-from minimodels import lab, studies
+from minimodels import exercises, lab, studies
 from minimodels.bpe import count_pairs, encode_word, learn_merges, merge
 from minimodels.bugs.data import BUGS
 from minimodels.config import ModelConfig
@@ -270,6 +270,12 @@ def test_the_figures_that_the_chapter_writes_are_those_of_the_recorded_runs():
     assert f"{mean['by file']:.2f} bits a byte; as single lines {mean['by line']:.2f}, which is {100 * (1 - mean['by line'] / mean['by file']):.0f} percent less" in text
     assert f"from {min(splits['by file']):.2f} to {max(splits['by file']):.2f}" in text and len(splits["by file"]) == 5
 
+    saved = {}
+    for way in SPLITS:
+        alone, primed = (statistics.mean(t[key] for t in recorded("data-splits")["trials"] if t["arm"] == way) for key in ("lzma", "lzma with training text"))
+        saved[way] = round(100 * (1 - primed / alone))
+    assert f"saves {saved['by file']} percent on whole files and {saved['by line']} on single lines" in text
+
     study = recorded("data-vocabulary")
     bits = [statistics.mean(t["bits_per_byte"] for t in study["trials"] if t["arm"] == f"{rows} rows") for rows in WINDOWS]
     assert f"{bits[0]:.2f}, {bits[1]:.2f}, {bits[2]:.2f} and {bits[3]:.2f} bits per byte" in text and bits == sorted(bits, reverse=True)
@@ -281,6 +287,8 @@ def test_the_figures_that_the_chapter_writes_are_those_of_the_recorded_runs():
     assert len(Tokens(text=" token", rows=512).tokens()) == 3
     assert 200 * 4 * 256 * full["train_bytes"] / full["train_tokens"] == pytest.approx(0.8e6, rel=0.01)
 
+    for greeting, n in (("hello, how are you?", 8), ("Hallo, wie geht es dir?", 12), ("Привет, как дела?", 30)):
+        assert len(TOKENIZER.encode(greeting).ids) == n and f"`{greeting}`" in text and f" {n}" in text
     v3 = ModelConfig.preset("deepseek_v3")
     assert f"{100 * v3.vocab_size * v3.d_model / v3.n_params:.2f} percent of all parameters" in text
     assert round(14.8 * full["valid_bytes"] / full["valid_tokens"]) == 56 and "some 56 terabytes" in text
@@ -297,3 +305,58 @@ def test_the_recorded_splits_are_the_band():
     band = json.loads(lab.data_file("bands.json").read_text("utf8"))["data"]["five tokens, split by file"]["tiers"]["cpu"]
     mean, spread = statistics.mean(values), statistics.stdev(values)
     assert [band["mean"], band["low"], band["high"]] == pytest.approx([mean, mean - 3 * spread, mean + 3 * spread], abs=5e-4)
+
+
+def test_the_solutions_that_the_chapter_prints_pass_their_checks():
+    lines = (ROOT / "chapters" / "02_data.py").read_text("utf8").splitlines()
+    text = "\n".join(line.removeprefix("#").removeprefix(" ") for line in lines)
+    checks, passed = exercises.load("data"), set()
+    for code in re.findall(r"```python\n(.*?)```", text, re.S):
+        name = re.match(r"def (\w+)", code)
+        if name and name[1] in checks.exercises:
+            names = {"Counter": Counter, "math": math, "merge": merge}
+            exec(code, names)
+            assert checks.exercises[name[1]].check(names[name[1]]), name[1]
+            passed.add(name[1])
+    assert passed == set(checks.exercises)
+
+
+MOUNT = """async ([text, state]) => {
+    const m = await import(URL.createObjectURL(new Blob([text], { type: "text/javascript" }))), listeners = {};
+    window.state = state;
+    const model = {
+        get: key => state[key], on: (event, f) => (listeners[event] ??= new Set()).add(f), off: (event, f) => listeners[event]?.delete(f),
+        set: (key, value) => { if (!Object.is(state[key], value)) { state[key] = value; (listeners[`change:${key}`] ?? []).forEach(f => f()); } },
+        save_changes() {} };
+    document.body.innerHTML = '<main class="explorable"><div></div></main>';
+    window.stop = m.default.render({ model, el: document.querySelector("main div") });
+    window.listeners = () => Object.values(listeners).reduce((n, all) => n + all.size, 0);
+}"""
+
+
+def test_the_page_follows_the_reader():
+    with browsers.chromium() as browser:
+        page, wrong = browser.new_page(viewport={"width": 360, "height": 900}), []
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.set_content(f"<!doctype html><meta name='viewport' content='width=device-width'><style>{scripts.CSS}</style><body></body>")
+        page.evaluate(MOUNT, [scripts.module("tokens"), Tokens().state()])
+
+        def shown():
+            return [int(label.split("token ")[-1]) for label in page.locator(".xp-token").evaluate_all("all => all.map(e => e.ariaLabel)")]
+
+        text = "    return naïve\n" + "x" * 200
+        page.get_by_label("Your text", exact=True).fill(text)
+        assert shown() == TOKENIZER.encode(text).ids
+        assert page.locator(".xp-readout").text_content().startswith(f"{len(text)} characters, {len(text.encode())} bytes, {len(shown())} tokens of 4,096 rows.")
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
+        token = page.get_by_label("·return, token")
+        token.click()
+        assert "made by 6 merges" in page.locator(".xp-made").text_content() and page.locator(".xp-made li").count() == 6
+        page.keyboard.press("ArrowRight")
+        assert page.evaluate("document.activeElement.ariaLabel").startswith("·n, token") and page.locator(".xp-token[tabindex='0']").count() == 1
+        page.get_by_label("Rows of the vocabulary").press("Home")
+        assert len(shown()) == len(text.encode())
+        page.get_by_label("numbers", exact=True).check()
+        assert page.locator(".xp-token").first.text_content() == str(shown()[0])
+        page.evaluate("stop()")
+        assert page.evaluate("listeners()") == 0 and wrong == []
