@@ -13,32 +13,32 @@ from minimodels.mla import LatentAttention
 
 
 def interleaved(functions: dict[str, Callable[[], object]], *, rounds: int = 7, least_ms: float = 3.0,
-                threads: int = 1) -> dict[str, list[float]]:
+                threads: int = 1, clock: Callable[[], float] = time.perf_counter) -> dict[str, list[float]]:
     """Milliseconds of one call of each function, one figure a round.
 
     In every round each function runs in turn, as often as fills least_ms, so that a slow moment of the machine meets all of them.
     Compare within a round, and report medians with the range. threads: of torch; with one,
-    other programs disturb least.
+    other programs disturb least. clock: with time.thread_time, and one thread, the time in which other programs run does not count.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         # the first call warms up; of three, the fastest says how many calls fill a round
-        n_calls = {name: max(1, round(least_ms / min(_ms(function, 1) for _ in range(3)))) for name, function in functions.items()}
+        n_calls = {name: max(1, round(least_ms / min(_ms(function, 1, clock) for _ in range(3)))) for name, function in functions.items()}
         times = {name: [] for name in functions}
         for _ in range(rounds):
             for name, function in functions.items():
-                times[name].append(_ms(function, n_calls[name]))
+                times[name].append(_ms(function, n_calls[name], clock))
     finally:
         torch.set_num_threads(before)
     return times
 
 
-def _ms(function, n_calls):
-    began = time.perf_counter()
+def _ms(function, n_calls, clock):
+    began = clock()
     for _ in range(n_calls):
         function()
-    return (time.perf_counter() - began) / n_calls * 1e3
+    return (clock() - began) / n_calls * 1e3
 
 
 def decode_step(config: ModelConfig, context: int, *, absorb: bool | None = None) -> Callable[[], torch.Tensor]:

@@ -1,5 +1,6 @@
 """Chapter 03: what planted bugs do to the score of a small model, and how fast a pass reads and writes beside what memory allows."""
 
+import time
 from dataclasses import dataclass, replace
 
 import torch
@@ -96,7 +97,7 @@ def work(config: ModelConfig, T: int, B: int, S: int) -> dict[str, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Roofline:
-    """Time passes of a model and the machine's two roofs in turns: reading memory, and multiplying matrices."""
+    """Time passes of a model and the machine's two roofs in turns, in seconds of one thread: reading memory, and multiplying matrices."""
 
     arm: str
     seed: int
@@ -109,7 +110,7 @@ class Roofline:
         torch.manual_seed(self.seed)
         model = Transformer(WIDE).eval()
         passes = {name: a_pass(model, T, B, S) for name, (T, B, S) in PASSES.items()}
-        times = interleaved(roofs() | passes, rounds=self.rounds)
+        times = interleaved(roofs() | passes, rounds=self.rounds, clock=time.thread_time)
         return {"ms": {name: [round(ms, 3) for ms in each] for name, each in times.items()}}
 
 
