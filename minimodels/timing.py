@@ -1,5 +1,6 @@
 """Time several things fairly on a machine that is never quiet: in one process, in turns, and always with the spread."""
 
+import math
 import time
 from collections.abc import Callable
 
@@ -70,10 +71,13 @@ MULTIPLY_FLOPS = 2 * ROWS * WIDE * NARROW
 def roofs() -> dict[str, Callable[[], torch.Tensor]]:
     """The two things that a machine can be short of: a function that reads READ_BYTES of memory, and one that does MULTIPLY_FLOPS.
 
-    The second is the product that our models use, on matrices of a size that suits it.
+    The latter is the product that our models use, on matrices of a size that suits it. Between them one that reads READ_BYTES as decoding
+    does, as a matrix that meets one vector.
     """
     array, x, weight = torch.ones(READ_BYTES // 4), torch.randn(ROWS, NARROW), torch.randn(WIDE, NARROW)
-    return {"read": array.sum, "multiply": lambda: product(x, weight)}
+    side = math.isqrt(len(array))
+    matrix, vector = array.view(side, side), torch.ones(1, side)
+    return {"read": array.sum, "read by a product": lambda: product(vector, matrix), "multiply": lambda: product(x, weight)}
 
 
 def a_pass(model: torch.nn.Module, T: int, B: int, S: int) -> Callable[[], torch.Tensor]:
