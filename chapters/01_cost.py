@@ -105,7 +105,7 @@ ledger.show("C01", "C02", "C08", "C12", "C14", "C16", form="told")
 # ### One: the parameters
 #
 # V3's configuration is a short public file ([DeepSeek-V3 code](../book/references.md#deepseek-v3-code)). Inside the model a token
-# is a row of 7,168 numbers. There are 61 layers. Each looks back at the earlier tokens (that is **attention**, chapter 3), then
+# is a row of 7,168 numbers. There are 61 layers. Each looks back at the earlier tokens (that is [attention](../book/glossary.md#attention), chapter 3), then
 # passes the token through small networks. In the first three layers there is one such network, the same for all tokens. In the
 # other 58 there are 256 experts, of which a token gets eight, and one more that all tokens share.
 #
@@ -156,7 +156,8 @@ print(f"package  {v3.n_params:,}")
 
 # %% [markdown]
 # 671.03 billion. The paper's 671 is counted, not believed. (The **embedding** is the table that turns a token's number into its
-# row, and the **head** turns rows into guesses. A **gate** chooses the experts.) Now let one token through. Everything works on
+# row, and the **head** turns rows into guesses. A [gate](../book/glossary.md#gate)
+# chooses the experts.) Now let one token through. Everything works on
 # it except most of the routed experts, of which it meets 8 in 256:
 
 # %%
@@ -377,7 +378,7 @@ years = run_flops / 8e9 / (365.25 * 86_400)
 print(f"eight billion people, one a second: {years / 1e6:.0f} million years")
 
 # %% [markdown]
-# A GPU has a **peak**: so many operations a second if it did nothing but multiply. For 16-bit numbers it is 989 TFLOPS on the
+# A GPU has a [peak](../book/glossary.md#peak): so many operations a second if it did nothing but multiply. For 16-bit numbers it is 989 TFLOPS on the
 # H100 and on the H800, which was cut elsewhere ([GPU data sheets](../book/references.md#gpu-data-sheets); [ISCA
 # 2025](../book/references.md#isca-2025), section 4.1). So one GPU would need 119 years, and 2,048 of them three weeks. The report
 # says 2.664 million GPU-hours.
@@ -525,9 +526,10 @@ TrainingCost.preset("DeepSeek-V3")
 #
 # ## Three numbers that cannot all be true
 #
-# One article of 2024 has three figures for DeepSeek's bargain. It reached GPT-4's level "at 6 percent of its training cost". It
-# cost 1.4 million dollars, where others spend 100 million. And it took 210 *petaflop/s-days*, where GPT-4 took 3,640. The last is
-# an older unit: a machine of $10^{15}$ operations a second, running for a day.
+# One undated article, on the spring of 2024, has three figures for DeepSeek's bargain. It reached GPT-4's level at 6 percent of
+# its training cost. It cost 1.4 million dollars, where others spend 100 million. And it took 210
+# [petaflop/s-days](../book/glossary.md#petaflops-day), where GPT-4 took 3,640. That is an older unit: a machine of $10^{15}$
+# operations a second, running for a day.
 #
 # > **Exercise 1.7** (an older unit; easy, 5 minutes). Write `as_petaflop_days(n_active, n_tokens)` by the rule of six. Then try
 # > it on GPT-3: 175 billion parameters, 300 billion tokens. Does the answer look familiar?
@@ -584,7 +586,7 @@ show.show(show.bars(taken, unit="petaflop/s-days of training", concept={name: "m
 # %% [markdown]
 # DeepSeek's model of that May was V2, and it took fifty-six times as much. Where might the 1.4 million come from? V2's paper gives
 # 172.8 thousand GPU-hours for each trillion tokens, and 8.1 trillion tokens. Multiply, and you get 1.40 million: GPU-*hours*.
-# Perhaps hours became dollars. That is our guess, and the only kind of sentence in this section that is one.
+# Perhaps hours became dollars. That is our guess, the only one in this section.
 #
 # ## "95 percent cheaper", taken apart
 #
@@ -656,7 +658,7 @@ whole = math.log(math.prod(factors.values()))
 fig = show.bars({name: 100 * math.log(factor) / whole for name, factor in factors.items()}, unit="% of the saving, by logarithm",
                 concept={"sparser: share at work": "moe"},
                 title="Of “95 percent cheaper”, a sparser model explains about a third, if the leak is right")
-fig.update_layout(xaxis={"range": [-17, 42]})
+fig.update_layout(xaxis={"range": [-30, 46]})
 show.show(fig,
           alt="Bars: scope 16, smaller 34, sparser 35, tokens and scores minus 8, a newer chip and its price 19, use of the chip 5, later stages minus 2 percent.",
           caption="From an unconfirmed leak about GPT-4, a round 100 million, and V3's report. Negative: made V3 dearer.")
@@ -665,7 +667,8 @@ show.show(fig,
 # Read it as an example of the method, for half of its inputs are hearsay. Still, some things would survive a large error in them.
 # A sixth of the saving is scope: everything against one run. A fifth is the calendar: a chip with three times the peak, at nearly
 # twice the price an hour. A third is that V3 is simply a smaller model. And a third, a factor of 2.8, is that a smaller share of
-# it works at a time. *That* is the invention. It is worth a headline, and it is not 95 percent.
+# it works at a time. *That* is design. It is worth a
+# headline, and it is not 95 percent.
 #
 # ### The only comparison inside one house
 #
