@@ -4,15 +4,17 @@ import copy
 import importlib.util
 import json
 import math
+import re
 import shutil
 import statistics
+from dataclasses import replace
 from types import SimpleNamespace
 
 import browser as browsers
 import pytest
 import torch
 
-from minimodels import cost, lab
+from minimodels import cost, exercises, lab
 from minimodels.bugs import plant
 from minimodels.bugs.cost import EveryExpert
 from minimodels.config import ModelConfig
@@ -223,3 +225,22 @@ def test_what_sparsity_saves_is_written_as_recorded(text):
         low, middle, high = sorted(1 - 1 / statistics.median(d / s for d, s in zip(t["ms"]["dense"], t["ms"]["sparse"])) for t in runs)
         assert words.format(*(f"{100 * share:.0f}" for share in (counted, middle, low, high))) in text
         assert high < counted
+
+
+def test_the_printed_solutions_pass_their_checks_and_the_longer_ones_print_what_the_text_says(capsys):
+    source = (ROOT / "chapters" / "01_cost.py").read_text("utf8")
+    blocks = [block.replace("# ", "", 1).replace("\n# ", "\n").replace("\n#\n", "\n\n") for block in
+              re.findall(r"^# ```python\n(.*?)\n# ```$", source, re.M | re.S)]
+    given = {"math": math, "cost": cost, "replace": replace, "run_flops": 250e9 * 14.8e12, "v3": training_cost.V3, "V2": training_cost.V2,
+             "LLAMA_405B": training_cost.LLAMA_405B}
+    for block in blocks:
+        exec(block, given)
+    told, check = capsys.readouterr().out, exercises.load("cost")
+    for name in check.exercises:
+        assert getattr(check, name)(given[name]), name
+    assert len(blocks) == len(check.exercises) + 3
+    for words in ("41.7 billion parameters", "86 million dollars, and 2.4 years", "2.07 to 3.16 million", "1 1 0 [250, 155, 2473]", "0.5 1 0 [235, 140, 2448]"):
+        assert words in told
+    text = " ".join(source.replace("\n#", " ").split())
+    for words in ("41.7 billion parameters; 86 million dollars, and 2.4 years", "2.07 to 3.16 million", "250 and 155 exactly, and 2,473"):
+        assert words in text
