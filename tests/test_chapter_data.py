@@ -280,6 +280,10 @@ def test_the_figures_that_the_chapter_writes_are_those_of_the_recorded_runs():
     bits = [statistics.mean(t["bits_per_byte"] for t in study["trials"] if t["arm"] == f"{rows} rows") for rows in WINDOWS]
     assert f"{bits[0]:.2f}, {bits[1]:.2f}, {bits[2]:.2f} and {bits[3]:.2f} bits per byte" in text and bits == sorted(bits, reverse=True)
     assert f"falls by {bits[0] - bits[1]:.2f} bits per byte" in text and f"by another {bits[1] - bits[3]:.2f}" in text
+    each = {rows: [t["bits_per_byte"] for t in study["trials"] if t["arm"] == f"{rows} rows"] for rows in WINDOWS}
+    assert min(each[512]) > max(each[2048]) and min(each[2048]) > max(each[4096])    # larger than the spread
+    assert sorted(a < b for a, b in zip(each[4096], each[6144])) == [False, False, True] and "one seed of three says the opposite" in text
+    assert study["arms"]["512 rows"]["model"]["d_ff"] / study["arms"]["6144 rows"]["model"]["d_ff"] == pytest.approx(4, abs=0.2)
     tokens = {t["arm"]: t["tokens"] for t in study["trials"]}
     assert f"reads {tokens['512 rows'] / tokens['6144 rows']:.1f} times as many tokens" in text
     wide = study["arms"]["6144 rows"]["model"]
