@@ -58,7 +58,7 @@ print(lab.tier())
 # %% [markdown]
 # ## The pain
 #
-# **30 times**
+# **20 times**
 #
 # > **Margin.** One thread of an AMD EPYC, 51 million weights, a batch of one. [Below](#Why-writing-is-slow) you measure your own
 # > machine.
@@ -66,13 +66,13 @@ print(lab.tier())
 # So much longer does our test model take for a token that it *writes* than for a token that it *reads*. It is the same model with the same
 # weights, and for one token it does about the same multiplications either way. Nothing is wrong with the code. Where does the time go?
 #
-# The answer needs attention, what attention keeps, and what it costs to fetch it. At the end of this chapter you will be able to predict that
-# factor from two numbers of your machine.
+# The answer needs attention, what attention keeps, and what it costs to fetch it. At the end of this chapter you will be able to say where most of
+# that factor comes from, with two numbers of your machine.
 #
 # ## What the press said
 #
-# An institute's explainer of DeepSeek's innovations says that traditional systems handle text strictly one word after another, where the
-# new one takes in whole phrases at once. That is claim C52 of [our list](../book/ledger.md).
+# An opinion piece of early 2025 explains DeepSeek's innovations: traditional systems handle text strictly one word after another, the new one takes in
+# whole phrases at once. That is claim C52 of [our list](../book/ledger.md).
 #
 # > **Before you read on.** A Transformer of 2017 gets a prompt of 500 words. How many of them does it handle at once: one, a phrase of
 # > some five, or all 500?
@@ -281,8 +281,9 @@ for start in (0, 100, 900):
     places = start + torch.arange(65)
     turned_query = rotate(a_query.expand(1, 65, 1, 16), rope(places))
     curves[start] = (turned_query * turned_key).sum(-1).flatten().tolist()
-gap = max(abs(x - y) for x, y in zip(curves[0], curves[900]))
-print(f"largest difference between starts: {gap:.0e}")
+gap = max(abs(x - y) for there in (100, 900)
+          for x, y in zip(curves[0], curves[there]))
+print("the same curve from each start, to 5 decimals:", gap < 1e-5)
 
 # %% tags=["hide-input"]
 show.show(show.lines({f"from place {start}": (list(range(65)), ys) for start, ys in curves.items() if start == 0}, concept={"from place 0": "mha"},
@@ -418,8 +419,8 @@ for name, answer in answers.items():
 # >
 # > <details><summary>What we found</summary>
 # >
-# > **Five or six.** In our run that many heads give at least 40 percent of their share to one kind of target that we could name, and one of them gives nearly all.
-# > The other 26 spread it over many tokens, and we have no name for what they do.
+# > **Five or six.** In our run that many give at least 40 percent of their share to one kind of target that we could name, and one of them gives nearly all.
+# > The others spread it over many tokens, and we have no name for what they do.
 # >
 # > </details>
 #
@@ -443,7 +444,7 @@ def area(width, height):
     return width * height
 """, "nonsense, twice": " ".join(2 * ["blue seven list open river"])}
 
-# %%
+# %% tags=["nbval-ignore-output"]
 AttentionPattern.of(yardstick, TEXTS, text=2, layer=3,
                     head=0, query=13)
 
@@ -509,7 +510,7 @@ print(f"{(clearest >= 0.4).sum()} of {clearest.numel()} heads give at "
 # then, with about half of their share, where an even look would give 3 percent. A weaker one looks at the start of the line, which in Python is its indentation. Note also what is missing. No head looks
 # for the same token itself, and the best at open brackets gives them a share so small, on so few queries, that we will not call it a bracket head.
 # 
-# The two clear ones seem to belong together, and there is a way to find out.
+# The two clear kinds seem to belong together, and there is a way to find out.
 #
 # ### Two heads that copy
 #
@@ -552,7 +553,7 @@ def without(model, layer_no, head_no):
     return cut
 
 
-# %%
+# %% tags=["nbval-ignore-output"]
 layer_no, n = divmod(scores["previous token"][0].argmax().item(), 8)
 beside = (n + 1) % 8
 cut = {"whole": yardstick,
@@ -566,8 +567,8 @@ for name, model in cut.items():
 show.table(rows, caption=f"Heads of layer {layer_no}.")
 
 # %% [markdown]
-# The first time, nobody can know the tokens. The model is even worse than blind guessing, 8.3 nats, because it expects Python. The second time it saves three nats a token. Then cut that one head out
-# of 32, and the second time is as bad as the first. Its neighbour may go without harm. The head does not copy anything itself; but without its notes the copying heads find nothing. This is stronger evidence than any
+# The first time, nobody can know the tokens. The model is even worse than blind guessing, 8.3 nats, because it expects Python. The second time it saves nats on every token. Then cut that one head out
+# of 32, and the second time is as bad as the first. Its neighbour may go without much harm. The head does not copy anything itself; but without its notes the copying heads find nothing. This is stronger evidence than any
 # picture: a picture shows where a head looks, a cut shows what for.
 #
 # ## Remember: the KV cache
@@ -767,7 +768,7 @@ fig = show.lines({"roof": (roof, [min(x * bandwidth, peak) for x in roof])} | po
 fig.update_layout(margin={"r": 24}, xaxis={"range": [-0.7, 3.4], "dtick": 1}, yaxis={"dtick": 1})
 show.show(fig,
           alt="A line that rises and then runs flat. Decode with a batch of one lies far down its slope; decode with 8 and 64 and prefill lie further right and higher, prefill of 512 tokens at the flat part.",
-          caption=f"Recorded: minimodels study attention-roofline; {timed['trials'][0]['hardware']}. The fastest of 15 rounds each.")
+          caption=f"Recorded: minimodels study attention-roofline; {timed['trials'][0]['hardware']}. The fastest of 15 rounds, in processor time.")
 
 # %%
 written, read = best["decode, 1 at a time"], best["prefill, 512"] / 512
@@ -776,11 +777,20 @@ print(f"{bandwidth:.1f} GB/s and {peak:.0f} GFLOPS meet at {ridge:.1f} "
       f"FLOPs a byte, {ridge / 0.5:.0f} times the half FLOP of decoding")
 print(f"a token written takes {1e3 * written:.1f} ms, a token read "
       f"{1e3 * read:.2f} ms: {written / read:.0f} times as long")
-print(f"fetching {n_bytes / 1e6:.0f} MB would take "
-      f"{n_bytes / bandwidth / 1e6:.1f} ms")
+by_product = n_bytes / READ_BYTES * best["read by a product"]
+print(f"fetching {n_bytes / 1e6:.0f} MB takes {n_bytes / bandwidth / 1e6:.1f} "
+      f"ms for a sum, {1e3 * by_product:.1f} ms for a product")
 
 # %% [markdown]
-# XX
+# Begin at the lower left. With half a FLOP a byte, decoding reaches 4 percent of the peak; the multipliers stand idle, and faster ones would not help. At the right a long prompt reaches 80 percent: there the
+# processor works.
+# 
+# Two numbers explain the greater part of the factor at the top of the chapter. A token that is read costs at least its FLOPs divided by the peak, one that is written at least its bytes divided by the bandwidth. With half a FLOP a byte the two
+# differ by twice the intensity at which the roof bends: an expected factor of 11. We measured 20. The rest has names too. Fetching by multiplying with a vector, which is what decoding does, is slower than fetching by a plain sum (8.0 ms against 5.9); and a pass over one
+# token is many small calls, whose cost we did not take apart.
+# 
+# Between the two lies the batch. Sixty-four texts at once have 14 FLOPs a byte and not 32, because each brings a cache of its own that nobody shares; the longer the texts, the worse. The point for 8 texts lies far below the roof, and part of that is ours:
+# for fewer than 32 rows our package multiplies by another routine, which does not use this processor's widest instructions. A roof says what is possible, not what is reached.
 #
 # ## What sharing costs
 #
@@ -818,7 +828,7 @@ for name, kept in (("GQA", 64), ("MQA", 32)):
 # >
 # > <details><summary>What we found</summary>
 # >
-# > **Nearly nothing.** XX
+# > **Nearly nothing.** 0.18 bits per byte in the mean of three seeds, where the right model needs 2.42. It has found where the answer is written.
 # >
 # > </details>
 
@@ -850,8 +860,8 @@ for name, model in (("right", right), ("leaking", leaking)):
                                  title="One token too many: it dives"))
 
 # %% [markdown]
-# For a while both learn alike. Then the leaking model discovers where the answer lies, and its loss falls below anything that honest models of any size reach on such
-# text. In practice this moment looks like a triumph. Ask the model to *use* what it knows: put the right mask back, and nothing else, and
+# For a while both learn alike. Then the leaking model discovers where the answer lies, and its loss falls far below what the yardstick reaches after two hundred times
+# as many tokens. In practice this moment looks like a triumph. Ask the model to *use* what it knows: put the right mask back, and nothing else, and
 # score it on unseen text.
 
 # %% tags=["nbval-ignore-output"]
@@ -877,36 +887,47 @@ print(lab.band("attention", "right after 120 steps", shown["right"]))
 #
 # ### Rotations that go wrong
 #
-# Four more faults, all around the rotation, in the same small model, recorded with three seeds each. *Key turned twice*: the key is rotated where it is
-# made, and again where it is used, as happens when two people add RoPE. *Both turned twice*: queries too. *Never turned*: no rotation at all. And *cached
-# before its turn*: the key goes into the cache as it was. What do you expect of each?
+# Three more faults, all around the rotation, in the same small model, recorded with three seeds each. *Key turned twice*: the key is rotated where it is
+# made, and again where it is used, as happens when two people add RoPE. *Both turned twice*: queries too. *Never turned*: no rotation at all. What do you expect
+# of each?
 
 # %% tags=["hide-input"]
 broken = recorded("attention-bugs")
 by_arm = {arm: [t for t in broken["trials"] if t["arm"] == arm][:3] for arm in broken["arms"]}
 turned = {arm: [t["bits_per_byte"] for t in runs] for arm, runs in by_arm.items() if arm != "leaking mask"}
 show.show(show.dots(turned, concept={arm: "dense" if arm == "right" else "mha" for arm in turned}, unit="bits per byte of unseen text",
-                    title="XX"),
-          alt="XX",
+                    title="In a short training, a fault in the rotation does not show"),
+          alt="Four rows of three dots that overlap: right, key turned twice, both turned twice, never turned.",
           caption=f"Recorded: minimodels study attention-bugs; three seeds each; {broken['trials'][0]['hardware']}. The stroke is the mean.")
 
 # %%
-def mean_of(key, arm):
-    """Mean of a recorded value over the seeds of an arm."""
-    return statistics.mean(t[key] for t in by_arm[arm])
-
-
-show.table([{"layer": arm,
-             "bits per byte, shown": f"{mean_of('bits_per_byte', arm):.3f}",
-             "with the right one": f"{mean_of('honest', arm):.3f}",
-             "loss, at once": f"{mean_of('at_once', arm):.2f}",
-             "one by one": f"{mean_of('one_by_one', arm):.2f}"}
-            for arm in by_arm])
-print(f"right, but keys cached before their turn: one by one "
-      f"{mean_of('forgetful', 'right'):.2f} nats")
+kinds = {"bits per byte, shown": "bits_per_byte", "with the right one": "honest"}
+show.table([{"layer": arm} | {
+                words: round(statistics.mean(t[key] for t in runs), 3)
+                for words, key in kinds.items()}
+            for arm, runs in by_arm.items()])
 
 # %% [markdown]
-# XX
+# Nothing to see: the four differ less than their seeds do. A training as short as this, on windows of 64 tokens, hardly uses position; the row *with the right one* shows that you can even put the right layer in
+# afterwards. Whether the four part in a longer run, we did not record. So a short test run, which is what everybody makes after a change, is no test of a rotation. Only the leak stands out, in the table's second row, and it stands out as the best.
+#
+# Now plant every fault in the yardstick instead, which was trained with the right rotation and has come to rely on it. A fifth joins them: *cached before
+# its turn*, where the key goes into the cache as it was. The model reads the second half of eight pages, once all at once, and once token by token behind a
+# cache. Nothing is trained:
+
+# %% tags=["nbval-ignore-output"]
+from minimodels.bugs.attention import BUGS
+from minimodels.studies.attention import read
+
+rows = [{"yardstick": "right"} | read(yardstick, pages[:8])]
+for name, bug in BUGS.items():
+    spoilt = plant(copy.deepcopy(yardstick), bug)
+    rows.append({"yardstick": name} | read(spoilt, pages[:8]))
+show.table(rows, caption="Nats a token.")
+
+# %% [markdown]
+# Now all of them matter. Each fault of the rotation costs the trained model more than a nat a token. The leak *lowers* the loss, without a step of training: to copy what follows is a thing that this model can do already. And the last row is
+# the treacherous one. Read at once, it agrees with the right model in every digit; only one by one does it lose its way. It remembers what was said, and not where.
 #
 # > **Bugs that still train.**
 # > - **A mask that leaks.** The loss is too good. Token by token, behind a cache, there is no next token to see, and what was learnt is useless.
@@ -950,7 +971,7 @@ check.sees_the_future(sees_the_future)
 # >
 # > - **The cache:** it changes no number, and without it the yardstick would compute 513 tokens to write one. You have timed the difference above.
 # > - **GQA and MQA:** four megabytes for a thousand tokens are not worth saving, and both cost quality: 0.0105 and 0.0198 bits per byte more in the mean of five seeds.
-# > - **A batch:** if you have many texts to continue, continue them together. On our machine 64 at once came out at 10 times as many tokens a second as one
+# > - **A batch:** if you have many texts to continue, continue them together. On our machine 64 at once came out at 12 times as many tokens a second as one
 # >   alone, with 128 tokens in each cache.
 # > - **At DeepSeek's scale:** the cache is what limits how many conversations share a machine, so all of this is reversed. V3 serves reading and writing on
 # >   separate groups of GPUs ([DeepSeek-V3, section 3.4](../book/references.md#deepseek-v3)).

@@ -3,9 +3,9 @@
 import importlib.util
 import itertools
 import json
-import math
 import random
 import shutil
+import statistics
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,17 +15,20 @@ import pytest
 import torch
 
 from configs import odd_config
+from minimodels import lab
 from minimodels.attention import Cache
 from minimodels.bugs import plant
 from minimodels.bugs.attention import BUGS, BothTurnedTwice, CachedBeforeRotation, KeyTurnedTwice, LeakingMask, NeverTurned
+from minimodels.checkpoint import Run
 from minimodels.config import ModelConfig
 from minimodels.cost import counter
 from minimodels.explorables import AttentionPattern, attention_pattern, scripts
 from minimodels.layers import Rope
 from minimodels.model import Transformer
 from minimodels.patterns import jobs, patterns, targets
-from minimodels.studies.attention import WIDE, heal, read, work
-from minimodels.timing import a_pass
+from minimodels.studies import recorded
+from minimodels.studies.attention import PASSES, WIDE, heal, read, work
+from minimodels.timing import MULTIPLY_FLOPS, READ_BYTES, a_pass
 
 ROOT = Path(__file__).parents[1]
 B, T = 2, 7
@@ -298,3 +301,68 @@ def test_the_drawing_of_groups_counts_what_the_configuration_counts():
     for scheme, pairs in (("mha", 8), ("gqa", 2), ("mqa", 1)):
         config = replace(ModelConfig.preset("yardstick"), attention=scheme)
         assert config.kv_heads == pairs and f"{config.cached_values_per_layer} numbers" in (ROOT / "minimodels/drawings/groups.svg").read_text("utf8")
+
+
+# ---- figures that the chapter writes
+
+TEXT = " ".join((ROOT / "chapters" / "03_attention.py").read_text("utf8").replace("\n# > ", " ").replace("\n#", " ").split())
+
+
+def trials(study, arm=None):
+    return [t for t in recorded(study)["trials"] if arm in (None, t["arm"])]
+
+
+def fastest(name):
+    """Seconds of the fastest of all recorded rounds."""
+    return min(min(t["ms"][name]) for t in trials("attention-roofline")) / 1e3
+
+
+def test_the_figures_of_the_roofline_are_those_of_the_recorded_runs():
+    written, read_one = fastest("decode, 1 at a time"), fastest("prefill, 512") / 512
+    assert f"**{written / read_one:.0f} times**" in TEXT
+    assert f"came out at {64 * written / fastest('decode, 64'):.0f} times as many tokens a second as one" in TEXT
+    bandwidth, peak = READ_BYTES / fastest("read"), MULTIPLY_FLOPS / fastest("multiply")
+    assert f"an expected factor of {peak / bandwidth / 0.5:.0f}" in TEXT
+    share = 100 * work(WIDE, *PASSES["decode, 1 at a time"])["flops"] / written / peak
+    assert f"reaches {share:.0f} percent of the peak" in TEXT
+    assert f"reaches {100 * work(WIDE, *PASSES['prefill, 512'])['flops'] / fastest('prefill, 512') / peak:.0f} percent" in TEXT
+
+
+def test_the_cost_of_sharing_is_that_of_chapter_six():
+    score = {arm: [t["bits_per_byte"] for t in trials("mla-quality", arm)] for arm in ("mha", "gqa", "mqa")}
+    mean = {arm: statistics.mean(values) for arm, values in score.items()}
+    more = {arm: statistics.mean(a - b for a, b in zip(score[arm], score["mha"])) for arm in ("gqa", "mqa")}
+    assert all(a < b < c for a, b, c in zip(*score.values())) and "With every seed **MHA** is best and **MQA** worst" in TEXT
+    assert f"A quarter of the cache for {100 * (mean['gqa'] / mean['mha'] - 1):.1f} percent more bits, an eighth for {100 * (mean['mqa'] / mean['mha'] - 1):.1f}" in TEXT
+    assert f"{more['gqa']:.4f} and {more['mqa']:.4f} bits per byte more in the mean of five seeds" in TEXT
+
+
+def test_what_is_said_of_the_planted_bugs_is_what_was_recorded():
+    mean = {arm: {key: statistics.mean(t[key] for t in trials("attention-bugs", arm)[:3]) for key in ("bits_per_byte", "honest", "one_by_one")}
+            for arm in recorded("attention-bugs")["arms"]}
+    leak = mean["leaking mask"]
+    assert f"{leak['bits_per_byte']:.2f} bits per byte in the mean of three seeds, where the right model needs {mean['right']['bits_per_byte']:.2f}" in TEXT
+    assert leak["honest"] > 12 / 3.75    # blind guessing: log2(4096) bits a token of 3.75 bytes
+
+
+def test_the_band_is_that_of_the_recorded_runs():
+    band = json.loads(lab.data_file("bands.json").read_text())["attention"]["right after 120 steps"]["tiers"]["cpu"]
+    values = [t["bits_per_byte"] for t in trials("attention-bugs", "right")]
+    mean, spread = statistics.mean(values), statistics.stdev(values)
+    assert band["n_runs"] == len(values) == 5
+    assert [band["mean"], band["low"], band["high"]] == pytest.approx([mean, mean - 3 * spread, mean + 3 * spread], abs=5e-4)
+
+
+def test_the_trained_yardstick_has_the_heads_that_the_chapter_names():
+    """On tokens drawn at random, put twice: no text, so the same on every machine."""
+    model = Run.open(lab.data_file("checkpoints/yardstick")).model()
+    once = torch.randint(300, 4096, (64, 32), generator=torch.Generator().manual_seed(0))
+    twice = torch.cat([once, once], 1)
+    with torch.inference_mode():
+        weights = patterns(model, twice)
+    back = weights.diagonal(-1, -2, -1).mean((1, 3))                       # (n_layers, H), on the token before
+    follows = weights[..., 32:, :].diagonal(1, -2, -1)[..., :32].mean((1, 3))    # token t + 32 looks at t + 1
+    layer, head = divmod(back.argmax().item(), 8)
+    assert f"head {head} of layer {layer}" in TEXT.lower() and back.max() > 0.8
+    layer, head = divmod(follows.argmax().item(), 8)
+    assert f"head {head} of layer {layer}" in TEXT.lower() and follows.max() > 0.3

@@ -30,6 +30,10 @@ BANDS = {
         if_above="another Python has another standard library, and so another text; or the run was stopped early.")
     for scheme in ("mha", "mla")
 }
+BANDS["attention", "right after 120 steps"] = dict(
+    study="attention-bugs", arm="right", key="bits_per_byte", unit="bits per byte",
+    if_below="another Python has another standard library, and so another text.",
+    if_above="another Python has another standard library, and so another text; or the run was stopped early.")
 
 
 def bands() -> dict:
