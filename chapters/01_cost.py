@@ -378,9 +378,10 @@ years = run_flops / 8e9 / (365.25 * 86_400)
 print(f"eight billion people, one a second: {years / 1e6:.0f} million years")
 
 # %% [markdown]
-# A GPU has a [peak](../book/glossary.md#peak): so many operations a second if it did nothing but multiply. For 16-bit numbers it is 989 TFLOPS on the
-# H100 and on the H800, which was cut elsewhere ([GPU data sheets](../book/references.md#gpu-data-sheets); [ISCA
-# 2025](../book/references.md#isca-2025), section 4.1). So one GPU would need 119 years, and 2,048 of them three weeks. The report
+# A GPU has a [peak](../book/glossary.md#peak): so many operations a second if it did nothing but multiply. For 16-bit numbers it is 989
+# TFLOPS on the H100. The H800, made to comply with export rules, computes as fast and talks to its neighbours more slowly, at 400
+# in place of 900 GB/s ([GPU data sheets](../book/references.md#gpu-data-sheets); [ISCA 2025](../book/references.md#isca-2025),
+# section 4.1). So one GPU would need 119 years, and 2,048 of them three weeks. The report
 # says 2.664 million GPU-hours.
 #
 # > **Before you read on.** 2.664 million GPU-hours are more than three weeks on 2,048 GPUs. Of all the arithmetic that the GPUs
@@ -607,8 +608,9 @@ print(f"  use of the GPUs, the rest  {hours / work / tokens_read:5.2f}")
 # make an operation cheaper. It left most of them out.
 #
 # Now the rumour. A leak of 2023, never confirmed, gives GPT-4 280 billion active parameters out of 1.8 trillion, 13 trillion
-# tokens, and some 25,000 A100 for 90 to 100 days, for 63 million dollars ([GPT-4 leak](../book/references.md#gpt-4-leak)). If it
-# is right, the chain says how 100 becomes 5.576. How do you share out a saving among factors that multiply? Take logarithms: they
+# tokens, and some 25,000 A100 for 90 to 100 days, for 63 million dollars ([GPT-4 leak](../book/references.md#gpt-4-leak)). (So the
+# rumour itself speaks of a mixture of experts; the press made of it that big models use all 1.8 trillion at once.) If it is right,
+# the chain says how 100 becomes 5.576. How do you share out a saving among factors that multiply? Take logarithms: they
 # add up, in any order.
 #
 # > **Exercise 1.8** (share out a saving; medium, 10 minutes). Write `shares_of_saving(factors)`. `factors` says for each cause how
