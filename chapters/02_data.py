@@ -670,22 +670,22 @@ for step in range(3):
 # asks 255 questions.
 #
 # > **Exercise 2.7** (who may look at whom; medium, 15 minutes). A packed window can hold the end of one document and the beginning
-# > of another. Write `may_attend(tokens)`, a table of truth values: row $t$, column $s$ is `True` if token $t$ may look at
+# > of another. Write `may_look(tokens)`, a table of truth values: row $t$, column $s$ is `True` if token $t$ may look at
 # > token $s$, that is, at itself and at earlier tokens of the *same* document. Token 0 ends a document and belongs to it.
 
 # %%
-def may_attend(tokens):
+def may_look(tokens):
     ...
 
 
 # %%
-check.may_attend(may_attend)
+check.may_look(may_look)
 
 # %% [markdown]
 # <details><summary>Solution</summary>
 #
 # ```python
-# def may_attend(tokens):
+# def may_look(tokens):
 #     T = range(len(tokens))
 #     document = [sum(s == 0 for s in tokens[:t]) for t in T]
 #     return [[s <= t and document[s] == document[t] for s in T] for t in T]

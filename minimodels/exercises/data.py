@@ -222,7 +222,7 @@ def _single_tokens(train, valid, n):
 
 # ---- 2.7
 
-def may_attend(tokens):
+def may_look(tokens):
     """Which earlier tokens each token of a window may look at, if documents are kept apart: (T, T) truth values, row t, column s.
 
     Token 0 ends a document and belongs to it.
@@ -239,7 +239,7 @@ def _window(rng):
 
 
 def _future_too(tokens):
-    rows = may_attend(tokens)
+    rows = may_look(tokens)
     return [[rows[max(s, t)][min(s, t)] for s in range(len(tokens))] for t in range(len(tokens))]
 
 
@@ -253,11 +253,11 @@ def _causal_alone(tokens):
 
 
 def _not_itself(tokens):
-    return [[allowed and s != t for s, allowed in enumerate(row)] for t, row in enumerate(may_attend(tokens))]
+    return [[allowed and s != t for s, allowed in enumerate(row)] for t, row in enumerate(may_look(tokens))]
 
 
 def _turned_mask(tokens):
-    return [list(column) for column in zip(*may_attend(tokens))]
+    return [list(column) for column in zip(*may_look(tokens))]
 
 
 # ---- 2.8
@@ -347,7 +347,7 @@ EXERCISES = [
             Mutant(function=_single_tokens, hint="This counts single tokens. A run of n must occur as a whole."),
         )),
     Exercise(
-        solution=may_attend, inputs=_window,
+        solution=may_look, inputs=_window,
         hint="Number the documents: token t belongs to as many documents further on as there are zeros before it. Then compare numbers.",
         mutants=(
             Mutant(function=_future_too, hint="A token may not look at what comes after it: s <= t."),
