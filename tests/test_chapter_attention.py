@@ -364,5 +364,5 @@ def test_the_trained_yardstick_has_the_heads_that_the_chapter_names():
     follows = weights[..., 32:, :].diagonal(1, -2, -1)[..., :32].mean((1, 3))    # token t + 32 looks at t + 1
     layer, head = divmod(back.argmax().item(), 8)
     assert f"head {head} of layer {layer}" in TEXT.lower() and back.max() > 0.8
-    layer, head = divmod(follows.argmax().item(), 8)
-    assert f"head {head} of layer {layer}" in TEXT.lower() and follows.max() > 0.3
+    three = {divmod(i, 8) for i in follows.flatten().topk(3).indices.tolist()}
+    assert three == {(3, 0), (3, 3), (3, 4)} and "Heads 0, 3 and 4 of layer 3" in TEXT and follows.flatten().topk(3).values.min() > 0.2
