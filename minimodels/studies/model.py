@@ -23,7 +23,7 @@ from minimodels.train import train
 
 YARDSTICK = ModelConfig.preset("yardstick")
 WIDTHS = {1: 192, 2: 160, 4: 128, 8: 96, 16: 80}                   # layers: D, a multiple of the head's width
-RECIPE = replace(TrainConfig.preset("yardstick"), steps=200)
+RECIPE = replace(TrainConfig.preset("yardstick"), steps=120)
 SEEDS = (1, 2, 3)
 
 
