@@ -44,6 +44,7 @@ except ModuleNotFoundError:  # in Colab, where the book is not installed yet
 import copy
 import math
 import statistics
+import time
 
 import torch
 from torch import einsum
@@ -72,8 +73,8 @@ print(lab.tier())
 #
 # ## What the press said
 #
-# An opinion piece of early 2025 explains DeepSeek's innovations: traditional systems handle text strictly one word after
-# another, the new one takes in whole phrases at once. That is claim C52 of [our list](../book/ledger.md).
+# An opinion piece from the weeks after R1 explains DeepSeek's innovations: traditional systems handle text strictly one
+# word after another, the new one takes in whole phrases at once. That is claim C52 of [our list](../book/ledger.md).
 #
 # > **Before you read on.** A Transformer of 2017 gets a prompt of 500 words. How many of them does it handle at once: one,
 # > a phrase of some five, or all 500?
@@ -93,9 +94,9 @@ print(lab.tier())
 #
 # Each token makes three short lists of numbers from its [hidden state](../book/glossary.md#hidden-state), the numbers that
 # stand for it inside the model. A **query**: what am I looking for? A **key**: what can I be found by? A **value**: what do
-# I have to say? A query is multiplied with the key of every token up to its own: number by number, and added up. The larger
-# this product, the better the fit. The products are turned into shares that add up to 1, and by these shares the values are
-# added.
+# I have to say? Three matrices of weights make them, `w_q`, `w_k` and `w_v`, and training adjusts these. A query is
+# multiplied with the key of every token up to its own: number by number, and added up. The larger this product, the better
+# the fit. The products are turned into shares that add up to 1, and by these shares the values are added.
 
 # %% tags=["remove-input"]
 show.drawing("lookback",
@@ -234,6 +235,9 @@ print("cat the sat:", after.tolist())
 
 # %% [markdown]
 # The same. A sum has no order. To attention, *dog bites man* is *man bites dog*; position has to come in on purpose.
+#
+# > **Margin.** Not quite: the causal mask alone tells a model something about place, and models without any position can be
+# > trained ([NoPE](../book/references.md#nope)).
 #
 # **RoPE**, rotary position embedding, does it by turning ([RoPE](../book/references.md#rope)). Take two numbers of a query
 # as a point in the plane, and turn it by an angle that grows with its place $t$. Turn the key by the same rule. A product
@@ -688,8 +692,8 @@ show.drawing("passes",
              caption="The same weights, read once for a prompt, and once for every token that is written.")
 
 # %% [markdown]
-# Time both with the trained yardstick, on your machine, in turns, on one thread. The third row writes without a cache and
-# so computes everything again for each token.
+# Time both with the trained yardstick, on your machine, in turns, in processor time of one thread. The third row writes
+# without a cache and so computes everything again for each token.
 
 # %% tags=["nbval-ignore-output"]
 from minimodels.timing import a_pass, interleaved
@@ -698,15 +702,17 @@ S = 512
 ways = {"prefill of 512 tokens": (S, a_pass(yardstick, S, 1, 0)),
         "decode behind 512": (1, a_pass(yardstick, 1, 1, S)),
         "decode without a cache": (1, a_pass(yardstick, S + 1, 1, 0))}
-ms = interleaved({name: run for name, (_, run) in ways.items()}, rounds=5)
+ms = interleaved({name: run for name, (_, run) in ways.items()},
+                 rounds=5, clock=time.thread_time)
 show.table([{"way": name, "tokens a second":
              round(n / statistics.median(ms[name]) * 1e3)}
             for name, (n, _) in ways.items()])
 
 # %% [markdown]
 # Reading is faster by far than writing, and the cache is worth more than an order of magnitude. But do not explain this
-# table with memory. Our model is so small that a pass over one token is mostly Python and PyTorch calling each other. To
-# see the machine's own limit we need a model that is too large for the processor's caches.
+# table with memory. The five megabytes of our weights could be fetched in well under a millisecond; a pass over one token
+# takes many times that, and spends it on calls of Python and PyTorch. To see the machine's own limit we need a model that
+# is too large for the processor's caches.
 #
 # ## Why writing is slow
 #
@@ -756,7 +762,8 @@ from minimodels.timing import MULTIPLY_FLOPS, READ_BYTES, roofs
 
 wide = Transformer(WIDE).eval()
 ms = interleaved(roofs() | {name: a_pass(wide, *sizes)
-                            for name, sizes in PASSES.items()}, rounds=3)
+                            for name, sizes in PASSES.items()},
+                 rounds=3, clock=time.thread_time)
 fastest = {name: min(times) / 1e3 for name, times in ms.items()}  # seconds
 GB_s = READ_BYTES / fastest["read"] / 1e9
 GFLOPS = MULTIPLY_FLOPS / fastest["multiply"] / 1e9
@@ -894,7 +901,7 @@ for name, model in (("right", right), ("leaking", leaking)):
         if record.step % 20 == 0:
             live.draw(show.lines(losses, x="step", y="loss, nats a token",
                                  concept={"leaking": "mha"},
-                                 title="One token too many: it dives"))
+                                 title="With a leak, the loss dives"))
 
 # %% [markdown]
 # For a while both learn alike. Then the leaking model discovers where the answer lies, and its loss falls far below what
@@ -946,9 +953,9 @@ show.table([{"layer": arm} | {
 
 # %% [markdown]
 # Nothing to see: the four differ less than their seeds do. A training as short as this, on windows of 64 tokens, hardly
-# uses position; you can even put the right layer in afterwards, and the score stays. Whether the four part in a longer run,
-# we did not record. So a short test run, which is what everybody makes after a change, is no test of a rotation. Only the
-# leak stands out in the table, and it stands out as the best.
+# uses position; you can even put the right layer in afterwards, and the score hardly moves. Whether the four part in a
+# longer run, we did not record. So a short test run, which is what everybody makes after a change, is no test of a
+# rotation. Only the leak stands out in the table, and it stands out as the best.
 #
 # Now plant every fault in the yardstick instead, which was trained with the right rotation and has come to rely on it. A
 # fifth joins them: *cached before its turn*, where the key goes into the cache as it was. The model reads the second half
@@ -1152,5 +1159,5 @@ check.sees_the_future(sees_the_future)
 #
 # </details>
 #
-# Onward: you have the part of the model that looks back. Chapter 4 puts it into a stack with everything else a Transformer
-# needs, and shows that the whole fits on a screen.
+# > **Next: [The yardstick](04_model.ipynb).** You have the part of a model that looks back. Put it into a stack with
+# > everything else that a Transformer needs: the whole fits on a screen.
