@@ -202,3 +202,31 @@ def test_the_figures_of_the_longer_problems():
     assert room == -32_768 and round(room / (3 * 4 * 128)) == -21
     sizes = {D: replace(two, d_model=D, n_heads=D // 16, d_ff=5 * D // 2).n_params for D in (96, 112)}
     assert [f"{n:,}" in words() for n in sizes.values()] == [True, True] and sizes[96] < YARDSTICK.n_params < sizes[112]
+
+
+# ---- recorded runs
+
+def trials(study, arm):
+    return [t for t in recorded(study)["trials"] if t["arm"] == arm]
+
+
+def test_what_the_chapter_says_of_the_page_with_bugs():
+    last = {arm: [t["curve"][-1] for t in trials("model-overfit", arm)] for arm in ("right", *BUGS)}
+    learnt = {arm: [t["steps_to_learn"] for t in trials("model-overfit", arm)] for arm in ("right", *BUGS)}
+    fail = {arm for arm in learnt if not all(learnt[arm])}
+    assert fail == {"no residual", "cut gradient", "sum for mean"} and "Three bugs fail the test, and two pass it" in words()
+    assert all(min(last[arm]) > 2 for arm in fail) and "stay above two nats" in words()
+    fallen = [1 - t["curve"][-1] / t["curve"][0] for t in trials("model-overfit", "cut gradient")]
+    assert all(0.6 < share < 0.75 for share in fallen) and "its loss fell by two thirds" in words()
+    steps = {arm: f"{min(learnt[arm])} to {max(learnt[arm])}" for arm in ("residual of the norm", "right", "norm over tokens")}
+    assert f"takes {steps['residual of the norm']} steps, where the right one takes {steps['right']}" in words()
+    assert f"is even ahead, with {steps['norm over tokens']}" in words()
+
+
+def test_the_band_is_that_of_the_recorded_page():
+    band = json.loads(lab.data_file("bands.json").read_text())["model"]["steps to learn a page"]["tiers"]["cpu"]
+    values = [t["steps_to_learn"] for t in trials("model-overfit", "right")]
+    mean, spread = statistics.mean(values), statistics.stdev(values)
+    assert band["n_runs"] == len(values) >= 5
+    assert [band["mean"], band["low"], band["high"]] == pytest.approx([mean, mean - 3 * spread, mean + 3 * spread], abs=5e-4)
+    assert all(value <= OVERFIT.steps for value in values) and LEARNT == 0.1

@@ -34,6 +34,10 @@ BANDS["attention", "right after 120 steps"] = dict(
     study="attention-bugs", arm="right", key="bits_per_byte", unit="bits per byte",
     if_below="another Python has another standard library, and so another text.",
     if_above="another Python has another standard library, and so another text; or the run was stopped early.")
+BANDS["model", "steps to learn a page"] = dict(
+    study="model-overfit", arm="right", key="steps_to_learn", unit="steps",
+    if_below="another version of torch draws other weights.",
+    if_above="another version of torch draws other weights; or something in the model is broken.")
 
 
 def bands() -> dict:
