@@ -246,8 +246,7 @@ library = book_data.train_tokenizer([sample], vocab_size=257 + 200)
 model = json.loads(library.to_str())["model"]
 theirs = [tuple(model["vocab"][part] for part in pair)
           for pair in model["merges"]]
-print(f"{len(words):,} different words; "
-      f"the same {len(theirs)} merges, in order: {ours == theirs}")
+print(f"the same {len(theirs)} merges, in order: {ours == theirs}")
 
 # %% [markdown]
 # The same two hundred, in the same order. A test of the book does it with four hundred, and with texts made to be full of ties.

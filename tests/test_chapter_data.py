@@ -143,13 +143,17 @@ def test_the_fallback_says_the_tokens():
 
 
 @pytest.fixture(scope="module")
-def in_page():
+def browser():
+    with browsers.chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def in_page(browser):
     """A page with the explorable's module as m; evaluates an expression of m and a value."""
-    with browsers.chromium() as browser:
-        page = browser.new_page()
-        page.goto("about:blank")
-        handle = page.evaluate_handle("text => import(URL.createObjectURL(new Blob([text], { type: 'text/javascript' })))", scripts.module("tokens"))
-        yield lambda expression, value: page.evaluate(f"([m, value]) => {expression}", [handle, value])
+    page = browser.new_page()
+    handle = page.evaluate_handle("text => import(URL.createObjectURL(new Blob([text], { type: 'text/javascript' })))", scripts.module("tokens"))
+    return lambda expression, value: page.evaluate(f"([m, value]) => {expression}", [handle, value])
 
 
 def test_the_page_cuts_nasty_text_as_the_library_does(in_page):
@@ -338,29 +342,28 @@ MOUNT = """async ([text, state]) => {
 }"""
 
 
-def test_the_page_follows_the_reader():
-    with browsers.chromium() as browser:
-        page, wrong = browser.new_page(viewport={"width": 360, "height": 900}), []
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.set_content(f"<!doctype html><meta name='viewport' content='width=device-width'><style>{scripts.CSS}</style><body></body>")
-        page.evaluate(MOUNT, [scripts.module("tokens"), Tokens().state()])
+def test_the_page_follows_the_reader(browser):
+    page, wrong = browser.new_page(viewport={"width": 360, "height": 900}), []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.set_content(f"<!doctype html><meta name='viewport' content='width=device-width'><style>{scripts.CSS}</style><body></body>")
+    page.evaluate(MOUNT, [scripts.module("tokens"), Tokens().state()])
 
-        def shown():
-            return [int(label.split("token ")[-1]) for label in page.locator(".xp-token").evaluate_all("all => all.map(e => e.ariaLabel)")]
+    def shown():
+        return [int(label.split("token ")[-1]) for label in page.locator(".xp-token").evaluate_all("all => all.map(e => e.ariaLabel)")]
 
-        text = "    return naïve\n" + "x" * 200
-        page.get_by_label("Your text", exact=True).fill(text)
-        assert shown() == TOKENIZER.encode(text).ids
-        assert page.locator(".xp-readout").text_content().startswith(f"{len(text)} characters, {len(text.encode())} bytes, {len(shown())} tokens of 4,096 rows.")
-        assert page.evaluate("document.documentElement.scrollWidth") == 360
-        token = page.get_by_label("·return, token")
-        token.click()
-        assert "made by 6 merges" in page.locator(".xp-made").text_content() and page.locator(".xp-made li").count() == 6
-        page.keyboard.press("ArrowRight")
-        assert page.evaluate("document.activeElement.ariaLabel").startswith("·n, token") and page.locator(".xp-token[tabindex='0']").count() == 1
-        page.get_by_label("Rows of the vocabulary").press("Home")
-        assert len(shown()) == len(text.encode())
-        page.get_by_label("numbers", exact=True).check()
-        assert page.locator(".xp-token").first.text_content() == str(shown()[0])
-        page.evaluate("stop()")
-        assert page.evaluate("listeners()") == 0 and wrong == []
+    text = "    return naïve\n" + "x" * 200
+    page.get_by_label("Your text", exact=True).fill(text)
+    assert shown() == TOKENIZER.encode(text).ids
+    assert page.locator(".xp-readout").text_content().startswith(f"{len(text)} characters, {len(text.encode())} bytes, {len(shown())} tokens of 4,096 rows.")
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    token = page.get_by_label("·return, token")
+    token.click()
+    assert "made by 6 merges" in page.locator(".xp-made").text_content() and page.locator(".xp-made li").count() == 6
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.ariaLabel").startswith("·n, token") and page.locator(".xp-token[tabindex='0']").count() == 1
+    page.get_by_label("Rows of the vocabulary").press("Home")
+    assert len(shown()) == len(text.encode())
+    page.get_by_label("numbers", exact=True).check()
+    assert page.locator(".xp-token").first.text_content() == str(shown()[0])
+    page.evaluate("stop()")
+    assert page.evaluate("listeners()") == 0 and wrong == []
