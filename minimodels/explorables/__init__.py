@@ -12,7 +12,8 @@ from minimodels.explorables.kv_cache import KVCache
 from minimodels.explorables.model_shape import ModelShape
 from minimodels.explorables.tokens import Tokens
 from minimodels.explorables.training_cost import TrainingCost
+from minimodels.explorables.training_curves import TrainingCurves
 
-ALL = (KVCache, Absorb, AttentionPattern, ModelShape, Tokens, TrainingCost)
+ALL = (KVCache, Absorb, AttentionPattern, ModelShape, Tokens, TrainingCost, TrainingCurves)
 
-__all__ = ["ALL", "Absorb", "AttentionPattern", "KVCache", "ModelShape", "Tokens", "TrainingCost"]
+__all__ = ["ALL", "Absorb", "AttentionPattern", "KVCache", "ModelShape", "Tokens", "TrainingCost", "TrainingCurves"]
