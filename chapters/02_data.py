@@ -866,4 +866,4 @@ check.reads_each_token_once(reads_each_token_once)
 #
 # </details>
 #
-# > **Next: [Looking back](03_attention.ipynb).** A table of five tokens forgets the sixth. Attention does not.
+# > **Next: [Attention](03_attention.ipynb).** A table of five tokens forgets the sixth. Attention does not.
