@@ -78,7 +78,7 @@ def test_trials_side_by_side_are_those_of_one_process(tmp_path):
 
 
 @pytest.mark.parametrize("arguments, rule", [
-    (["study", "mla-qualty"], "a study must be one of mla-rates, .*got 'mla-qualty'"),
+    (["study", "mla-qualty"], "a study must be one of .*mla-rates, .*got 'mla-qualty'"),
     (["study", "mla-rates", "--jobs", "0"], "jobs must be at least 1, got 0"),
 ])
 def test_a_wrong_study_or_number_of_jobs_is_one_line(arguments, rule, capsys, tmp_path):
