@@ -20,7 +20,9 @@ from minimodels.model import Transformer
 from minimodels.layers import Rope
 from minimodels.mtp import losses
 from minimodels.optim import make_optimizers
+from minimodels.patterns import jobs, patterns, targets
 from minimodels.sampling import Sampling
+from minimodels.timing import a_pass
 
 B, T, S = 2, 7, 9  # texts, tokens in a text, and with the two that a cache holds before them
 SIZES = dict(B=B, D=23, H=3, Dn=5, Dr=6, Dv=11, C=17, E=13, K=4, G=1, V=53)
@@ -70,6 +72,17 @@ def verify(temperature):
     return lambda: Sampling(temperature=temperature).verify(logits, draft, q)
 
 
+def look(config):
+    model, tokens = Transformer(config), torch.randint(53, (B, T))
+    found = [targets(row, ["x"] * T) for row in tokens.tolist()]
+    return lambda: jobs(patterns(model, tokens), found)
+
+
+def time_a_pass():
+    model = Transformer(odd_config(mtp_depth=0))
+    return lambda: a_pass(model, T, B, 2)
+
+
 # module -> what runs it, each with the sizes that its comments then have
 SCENARIOS = {
     "attention": [
@@ -92,6 +105,8 @@ SCENARIOS = {
     "loss": [(lambda: read(odd_config()), SIZES)],
     "mtp": [(lambda: read(odd_config()), SIZES | dict(T=T))],
     "model": [(lambda: read(odd_config()), SIZES | dict(T=T))],
+    "patterns": [(lambda: look(odd_config(attention="gqa", mtp_depth=0)), CLASSICAL | dict(T=T, n_layers=3))],
+    "timing": [(time_a_pass, dict(B=B, T=T))],
     "data": [(one_batch, dict(B=B, T=T))],
     "optim": [(one_step_of_muon, {})],
     "generate": [(lambda: lambda: window(torch.zeros(B, S), [0, 2], T), dict(B=B, T=T))],
