@@ -188,3 +188,31 @@ def test_what_the_chapter_says_of_the_rates():
     assert f"the rate 0.04 gains {gain[0.04]:.3f} bits, 0.02 gains {gain[0.02]:.3f}, 0.01 gains {gain[0.01]:.3f}, and 0.005 gains {gain[0.005]:.3f}" in text()
     mla = statistics.mean(scores("mla-quality", "mla")) - statistics.mean(scores("mla-quality", "mha"))
     assert f"a difference of {mla:.3f} bits" in text() and 2 * mla < max(found) - min(found)
+
+
+def test_what_the_chapter_says_of_the_long_run():
+    run = recorded("yardstick")
+    assert run["model"] == ModelConfig.preset("yardstick").to_dict()
+    assert TrainConfig.from_dict(run["train"]) == replace(TrainConfig.preset("yardstick"), steps=6000)
+    short = statistics.mean(scores("mla-quality", "mha"))
+    assert f"from {short:.3f} to {run['bits_per_byte']:.3f} bits per byte" in text() and run["bits_per_byte"] < run["lzma"] < run["zlib"]
+    last = statistics.mean(r["loss"] for r in run["records"][-10:]) / math.log(2) / recorded("train-broken")["trials"][0]["bytes_per_token"]
+    assert f"worth {last:.2f} bits per byte, less than the {run['bits_per_byte']:.3f}" in text()
+    assert 5 < run["tokens"] / 2.3e6 < 6 and "read each more than five times" in text()    # 2,299,706 tokens of the recorded Python
+
+
+def test_what_the_chapter_says_of_the_broken_runs():
+    runs = {t["arm"]: t for t in recorded("train-broken")["trials"]}
+    nats = {arm: [bits * t["bytes_per_token"] * math.log(2) for _, bits in t["curve"]] for arm, t in runs.items()}
+    behind = {arm: round(100 * (t["bits_per_byte"] / runs["right"]["bits_per_byte"] - 1)) for arm, t in runs.items()}
+    assert behind["gradients never zeroed"] == 2 and behind["rate too high"] == 3 and "two percent behind" in text() and "to 3 percent behind" in text()
+    assert min(b for arm, b in behind.items() if arm not in ("right", "targets not shifted")) == 2    # none is less visible
+    first = runs["targets not shifted"]["loss"][0]
+    assert f"its first loss is {first:.2f}, and equation (5.1) allows {exercises.first_loss(4096, 0.02 * 128**0.5):.2f}" in text()
+    again = runs["the same batches again"]
+    assert f"{statistics.mean(again['loss'][-10:]):.2f} nats in the end. On unseen text it stands at {nats['the same batches again'][-1]:.1f}" in text()
+    assert nats["the same batches again"] == sorted(nats["the same batches again"]) and "worse since step 50" in text()
+    order = runs["text in order"]["loss"]
+    assert f"at step 40 it is at {order[39]:.1f}" in text() and f"five steps later at {order[44]:.1f}" in text()
+    assert f"climbs to {max(runs['rate too high']['loss']):.0f} nats" in text()
+    assert [step for step, _ in again["curve"]] == [50, 100, 150]
