@@ -3,7 +3,7 @@
 #   book:
 #     number: 3
 #     reading: 80 min
-#     cpu: 60 s, 0.9 GB
+#     cpu: 45 s, 1.4 GB
 #     needs: "[Data](02_data.ipynb): tokens, and bits per byte"
 #     terms:
 #       attn: [k, v]
@@ -471,7 +471,7 @@ AttentionPattern.of(yardstick, TEXTS, layer=3, head=3, query=25)
 #
 # A picture convinces too easily, so measure. For every kind of target, over 4,096 tokens of text that the model was not
 # trained on, take the mean share that a head gives to it. A head that looked everywhere alike would score something too;
-# that is the last column.
+# that stands beside it.
 #
 # > **Exercise 3.5** (a score for a job; easy, 5 minutes). Write `looks_back_one(weights)`: the mean share that queries give
 # > to the token just before them. `weights` is `(T, T)`, row `t` for query `t`. The first query has nobody before it, so
@@ -752,9 +752,9 @@ check.intensity(intensity)
 #
 # </details>
 #
-# Now put it to the test with 51 million weights, 205 MB, which no cache of a processor holds. We time six passes, and in
-# the same turns the two limits themselves: adding up an array of 268 MB, which is nothing but fetching, and multiplying two
-# matrices, which is hardly any.
+# Now put it to the test with 51 million weights, 205 MB, too much for the cache of most processors. We time six passes, and
+# in the same turns the two limits themselves: adding up an array of 268 MB, which is nothing but fetching, and multiplying
+# two matrices, which is hardly any.
 
 # %% tags=["nbval-ignore-output"]
 from minimodels.studies.attention import PASSES, WIDE, work
@@ -965,10 +965,13 @@ show.table([{"layer": arm} | {
 from minimodels.bugs.attention import BUGS
 from minimodels.studies.attention import read
 
-rows = [{"yardstick": "right"} | read(yardstick, pages[:8])]
-for name, bug in BUGS.items():
-    spoilt = plant(copy.deepcopy(yardstick), bug)
-    rows.append({"yardstick": name} | read(spoilt, pages[:8]))
+spoilt = {name: plant(copy.deepcopy(yardstick), bug)
+          for name, bug in BUGS.items()}
+rows = []
+for name, model in ({"right": yardstick} | spoilt).items():
+    loss = read(model, pages[:8])
+    rows.append({"yardstick": name, "read at once": loss["at_once"],
+                 "read one by one": loss["one_by_one"]})
 show.table(rows, caption="Nats a token.")
 
 # %% [markdown]
