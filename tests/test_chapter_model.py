@@ -26,7 +26,8 @@ from minimodels.explorables import ModelShape, scripts
 from minimodels.explorables.model_shape import PRESETS
 from minimodels.model import Transformer
 from minimodels.studies import recorded
-from minimodels.studies.model import LEARNT, OVERFIT, PAGE_BYTES, SHAPES, WIDTHS, YARDSTICK, OneBatch, as_llama, page
+from minimodels.studies.model import (EXTREMES, LEARNT, OVERFIT, PAGE_BYTES, SEEDS, SHAPES, WIDTHS, YARDSTICK, OneBatch, arm_of, as_llama,
+                                      page)
 
 ROOT = Path(__file__).parents[1]
 DRAWINGS = ROOT / "minimodels" / "drawings"
@@ -230,3 +231,22 @@ def test_the_band_is_that_of_the_recorded_page():
     assert band["n_runs"] == len(values) >= 5
     assert [band["mean"], band["low"], band["high"]] == pytest.approx([mean, mean - 3 * spread, mean + 3 * spread], abs=5e-4)
     assert all(value <= OVERFIT.steps for value in values) and LEARNT == 0.1
+
+
+def test_what_the_chapter_says_of_depth_and_width():
+    score = {n: [t["bits_per_byte"] for t in trials("model-shapes", arm_of(n))] for n in EXTREMES}
+    mean = {n: statistics.mean(bits) for n, bits in score.items()}
+    more = {n: [a - b for a, b in zip(score[n], score[4])] for n in (1, 16)}
+    assert all(max(a, b) < c for a, b, c in zip(score[4], score[1], score[16])) and "Sixteen thin ones lost to both, with every seed" in words()
+    assert min(score[16]) > max(score[1] + score[4]) and min(more[16]) > 5 * max(more[1])
+    assert f"sixteen layers need {min(more[16]):.3f} to {max(more[16]):.3f} bits per byte more than four, one layer {max(more[1]):.3f} with one seed" in words()
+    assert f"sixteen thin layers need {100 * (mean[16] / mean[4] - 1):.0f} percent more" in words()
+    assert [round(gap, 3) for gap in more[1]] == [0.012, -0.0] and "lost to four with one seed and drew with the other" in words()
+    counted = {2: "two", 3: "three"}[len(SEEDS)]
+    assert len(score[1]) == len(SEEDS) and f"({counted} seeds, 120 steps" in words() and f"and {counted} seeds." in words()
+    ratios = [a / b for t in recorded("model-times")["trials"] for a, b in zip(t["ms"]["16"], t["ms"]["4"])]
+    assert f"takes {statistics.median(ratios):.1f} times as long" in words()
+    work = [sum(forward_flops(c, seq_len=256, causal=True).values()) / 256e6 for c in SHAPES.values()]
+    assert f"{min(work):.1f} to {max(work):.1f} million FLOPs a token" in words()
+    v3 = ModelConfig.preset("deepseek_v3")
+    assert [round(c.d_model / c.n_layers) for c in (v3, YARDSTICK, SHAPES[16])] == [118, 32, 5]
