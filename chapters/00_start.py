@@ -317,4 +317,4 @@ print("the end of it:", data.tokenizer.decode(plain.tokens[0])[-120:])
 # > 4. Latent attention keeps under 2 % of V3's cache, and more than half of ours. Size decides what an idea is worth.
 # > 5. Drafts can save passes. They leave the likeliest text as it is, and the odds of a sampled one as they are.
 #
-# > **Next: [Latent attention](06_mla.ipynb).** Idea two in full: how a cache can forget the keys, and what that is worth. (Chapters 1 to 5 are being written.)
+# > **Next: [What did it cost?](01_cost.ipynb).** The most famous sentence first: six million dollars, rebuilt from figures that anybody can look up.

@@ -4,7 +4,7 @@
 #     number: 6
 #     reading: 80 min
 #     cpu: 40 s, 0.8 GB
-#     needs: "attention and the KV cache, in outline; two paragraphs recall them"
+#     needs: "[Attention](03_attention.ipynb) and its cache; two paragraphs recall them"
 #     terms:
 #       mla: [c_kv, k_rope]
 #       attn: [k, v]
@@ -34,8 +34,8 @@
 #
 # ## What you need, in two paragraphs
 #
-# In **attention** every token sends out a *query*, and each earlier token, and itself, offers a *key* and a *value*. Query
-# times key, scaled and put through a softmax, says how much of that value to take. A model does this in many **heads** side by
+# In **attention** ([chapter 3](03_attention.ipynb) builds it) every token sends out a *query*, and each earlier token, and itself,
+# offers a *key* and a *value*. Query times key, scaled and put through a softmax, says how much of that value to take. A model does this in many **heads** side by
 # side, each with queries, keys and values of its own. Position enters by rotation (**RoPE**): queries and keys are turned by an
 # angle that grows with their place in the text, pair of numbers by pair, so that the product of two of them depends on their
 # distance.
