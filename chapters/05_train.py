@@ -217,7 +217,7 @@ def train_by_hand(model, batches, config):
 
 
 # %% [markdown]
-# Fifteen lines, and nothing is hidden but the optimizers. One line needs a word. If the gradient is longer than `clip`, 1.0,
+# That is all of it but the optimizers. One line needs a word. If the gradient is longer than `clip`, 1.0,
 # then `clip_grad_norm_` shortens it to that length: one strange batch may push the model, but only so far.
 #
 # The package's `train` does more: it survives crashes, fills several GPUs and saves memory. Its losses must be the same.
@@ -317,16 +317,17 @@ check.rate_at(rate_at)
 # Here is what decay does, in the four recorded runs of the first table. The decay begins at step 360 of 600.
 
 # %% tags=["hide-input"]
-searched = {t["arm"]: t["curve"] for t in recorded("mla-rates")["trials"]}
-curves = {f"{r:g}": ([n / 2048 for n, _ in searched[f"mha {r:g}"]], [b for _, b in searched[f"mha {r:g}"]])
-          for r in (0.04, 0.02, 0.01, 0.005)}
-show.show(show.lines(curves, concept={name: "dense" for name in curves}, x="step", y="bits per byte of unseen text",
-                     title="What a high rate costs, the decay gives back, or nearly"),
-          alt="Four falling curves. After half of the steps the highest rate lies clearly above the others; in the last two fifths it falls fastest, and ends beside the lowest.",
-          caption="Recorded: minimodels study mla-rates, one seed. The peak rate of Muon is written at the end of each curve.")
+searched = {t["arm"]: dict(t["curve"]) for t in recorded("mla-rates")["trials"]}
+above = {f"{r:g}": [100 * (b / searched["mha 0.01"][n] - 1) for n, b in searched[f"mha {r:g}"].items()] for r in (0.04, 0.02, 0.005)}
+steps = [n // 2048 for n in searched["mha 0.01"]]
+show.show(show.lines({name: (steps, more) for name, more in above.items()} | {"0.01": (steps, [0.0] * len(steps))},
+                     concept=dict.fromkeys([*above, "0.01"], "dense"), x="step", y="% more bits per byte than with 0.01",
+                     title="What a high rate costs in the middle, the decay gives back in part"),
+          alt="Three lines around the level line of the rate 0.01. The highest rate, 0.04, lies 2 to 4 percent above it and comes down from step 400 on; 0.02 begins below, rises above, and ends on it; 0.005 ends nearly 2 percent above.",
+          caption="Recorded: minimodels study mla-rates, one seed. The peak rate of Muon is written at the end of each line.")
 
 # %% [markdown]
-# Read the last two fifths. From step 400 on, the rate 0.04 gains 0.213 bits, 0.02 gains 0.201, 0.01 gains 0.182, and 0.005 gains
+# In bits per byte: from step 400 on, the rate 0.04 gains 0.213 bits, 0.02 gains 0.201, 0.01 gains 0.182, and 0.005 gains
 # 0.179. The higher the rate was, the more the decay gives back. So a score taken in the middle of a run says little about its
 # end, and two runs may only be compared when both have decayed.
 #
@@ -407,9 +408,8 @@ check.adamw_step(adamw_step)
 G = torch.tensor([[3.0, 0.0], [4.0, 5.0]])
 U, S, Vh = torch.linalg.svd(G)
 print("singular values", [round(s, 2) for s in S.tolist()])
-print("U V^T =", (U @ Vh).round(decimals=2).tolist())
-print("by hand:", [[round(x / 5**0.5, 2) for x in row]
-                   for row in ([2, -1], [1, 2])])
+print("U V^T  ", [f"{x:.2f}" for x in (U @ Vh).flatten().tolist()])
+print("by hand", [f"{x / 5**0.5:.2f}" for x in (2, -1, 1, 2)])
 
 # %% tags=["remove-input"]
 show.drawing("muon",
@@ -424,9 +424,9 @@ show.drawing("muon",
 # and leave the directions as they are. So any odd polynomial can be applied to all singular values at once. Muon uses this one,
 # five times ([Newton-Schulz](../book/glossary.md#newton-schulz)):
 #
-# $$\begin{aligned} s &\leftarrow a s + b s^3 + c s^5 \\ X &\leftarrow a X + (b A + c A A) X, \quad A = X X^\top \end{aligned} \tag{5.5}$$
+# $$\begin{aligned} s &\leftarrow a s + b s^3 + c s^5 \\ X &\leftarrow a X + (b A + c A A) X \end{aligned} \tag{5.5}$$
 #
-# with $a = 3.4445$, $b = -4.775$, $c = 2.0315$, after dividing by the norm, so that every $s$ is at most 1.
+# with $A = X X^\top$, $a = 3.4445$, $b = -4.775$, $c = 2.0315$, after dividing by the norm, so that every $s$ is at most 1.
 
 # %% tags=["hide-input"]
 values = [10 ** (-3 + 3 * i / 120) for i in range(121)]
@@ -521,7 +521,8 @@ ms = interleaved({name: lambda t=t: t.step(1)
 ratio = [b / a for a, b in zip(ms["adamw"], ms["muon"])]
 print(f"Muon's step takes {statistics.median(ratio):.2f} times as long "
       f"({min(ratio):.2f} to {max(ratio):.2f})")
-#
+
+# %% [markdown]
 # ## How large should a batch be?
 #
 # A batch of eight windows gives a gradient that is partly signal and partly luck. With more windows the luck averages out, and
@@ -784,8 +785,8 @@ check.is_honest(is_honest)
 # >   think. The training loss is splendid; only unseen text tells.
 # > - **Gradients never zeroed.** Each step follows the sum of all gradients so far. Here it cost two percent, and
 # >   nothing in the curve says so.
-# > - **A clip that is far too low.** You might expect a slow run. With AdamW and Muon nothing happens: both divide by the
-# >   gradient's size, so only a clip that bites now and then matters.
+# > - **A clip that is far too low.** You might expect a slow run. With AdamW and Muon hardly anything happens: both divide by
+# >   the gradient's size, so a clip that always bites changes little.
 #
 # ## Kill it
 #
