@@ -323,7 +323,7 @@ steps = [n // 2048 for n in searched["mha 0.01"]]
 show.show(show.lines({name: (steps, more) for name, more in above.items()} | {"0.01": (steps, [0.0] * len(steps))},
                      concept=dict.fromkeys([*above, "0.01"], "dense"), x="step", y="% more bits per byte than with 0.01",
                      title="What a high rate costs in the middle, the decay gives back in part"),
-          alt="Three lines around the level line of the rate 0.01. The highest rate, 0.04, lies 2 to 4 percent above it and comes down from step 400 on; 0.02 begins below, rises above, and ends on it; 0.005 ends nearly 2 percent above.",
+          alt="Three lines around the level line of the rate 0.01. The highest rate, 0.04, lies 2 to 4 percent above it and comes down from step 400 on; 0.02 begins below, rises above, and ends on it; 0.005 lies 1 to 3 percent above from step 200 on.",
           caption="Recorded: minimodels study mla-rates, one seed. The peak rate of Muon is written at the end of each line.")
 
 # %% [markdown]

@@ -4,6 +4,7 @@ import math
 import statistics
 from dataclasses import replace
 
+import browser as browsers
 import numpy as np
 import pytest
 import torch
@@ -12,6 +13,7 @@ from minimodels import lab
 from minimodels.config import ModelConfig, TrainConfig
 from minimodels.data import Batches
 from minimodels.exercises import train as exercises
+from minimodels.explorables import TrainingCurves, scripts, training_curves
 from minimodels.model import Transformer
 from minimodels.optim import orthogonalise, schedule
 from minimodels.studies import find, recorded
@@ -125,8 +127,8 @@ def test_the_yardstick_of_both_optimizers_is_one_setting():
 
 
 def test_the_family_has_one_shape():
-    family = [studies.of_width(width) for width in (*studies.WIDTHS, 128, studies.LARGER)]
-    assert family[-2] == studies.YARDSTICK
+    family = [studies.of_width(width) for width in (*studies.WIDTHS, 128)]
+    assert family[-1] == studies.YARDSTICK
     for config in family:
         assert config.n_heads * config.d_head == config.d_model and config.d_ff / config.d_model == 2.5 and config.n_layers == 4
     assert find("mla-quality").trials[0].training == replace(find("train-sizes").trials[0].training, seed=1)
@@ -216,3 +218,48 @@ def test_what_the_chapter_says_of_the_broken_runs():
     assert f"at step 40 it is at {order[39]:.1f}" in text() and f"five steps later at {order[44]:.1f}" in text()
     assert f"climbs to {max(runs['rate too high']['loss']):.0f} nats" in text()
     assert [step for step, _ in again["curve"]] == [50, 100, 150]
+
+
+# ---- the explorable
+
+def test_a_guess_is_answered_and_the_table_keeps_the_secret():
+    piece = TrainingCurves(run="B")
+    assert piece.verdict() == ""
+    piece.guess = "rate too high"
+    assert piece.verdict().startswith("No. ")
+    piece.guess = "targets not shifted"
+    assert piece.verdict().startswith("Yes: targets not shifted.")
+    assert not any(fault in TrainingCurves().fallback() for fault in training_curves.RUNS.values())
+
+
+def test_the_curves_are_the_recorded_ones():
+    runs = {t["arm"]: t for t in recorded("train-broken")["trials"]}
+    piece = TrainingCurves()
+    assert set(training_curves.RUNS.values()) | {"right"} == set(runs) == set(studies.FAULTS)
+    for one in piece.runs.values():
+        trial = runs[one["fault"]]
+        assert one["loss"] == [pytest.approx(trial["loss"][step - 1], abs=0.0051) for step in piece.steps]
+        nats = [bits * trial["bytes_per_token"] / math.log2(math.e) for _, bits in trial["curve"]]
+        assert [loss for _, loss in one["valid"]] == pytest.approx(nats, abs=0.0051)
+
+
+def test_a_reader_can_find_every_fault_by_keys_alone_and_both_languages_say_the_same():
+    with browsers.chromium() as browser:
+        page = browser.new_page(reduced_motion="reduce")
+        wrong = []
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.set_content(f"<main></main><script>{scripts.classic('training_curves')}</script>")
+        page.evaluate("""state => {
+            const heard = {};
+            const model = { get: key => state[key], save_changes: () => {},
+                set: (key, value) => { state[key] = value; (heard[`change:${key}`] ?? []).forEach(f => f()); },
+                on: (name, f) => (heard[name] ??= []).push(f), off: () => {} };
+            window.explorables.training_curves.render({ model, el: document.querySelector("main") });
+        }""", TrainingCurves().state())
+        for letter, fault in training_curves.RUNS.items():
+            page.get_by_label(letter, exact=True).check()
+            for guess in ("text in order", fault):
+                page.get_by_label(guess, exact=True).focus()
+                page.keyboard.press("Space")
+                assert page.locator(".xp-readout").last.text_content() == TrainingCurves(run=letter, guess=guess).verdict()
+        assert wrong == []
