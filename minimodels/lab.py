@@ -131,7 +131,7 @@ def band(chapter: str, metric: str, value: float, *, bands: dict | None = None, 
     if not recorded:
         return f"{metric}: {value:.4g}. No band is recorded for it on the {name} tier, so there is nothing to compare it with."
     low, high, unit = recorded["low"], recorded["high"], entry["unit"]
-    usual = f"{low:.4g} to {high:.4g} {unit} (mean {recorded['mean']:.4g} of {recorded['n_runs']} runs, {recorded['hardware']})"
+    usual = f"{low:.4g} to {high:.4g} {unit} (mean {recorded['mean']:#.4g} of {recorded['n_runs']} runs, {recorded['hardware']})"
     if low <= value <= high:
         return f"{metric}: {value:.4g} {unit} lies inside the {name} band, {usual}."
     side = "below" if value < low else "above"

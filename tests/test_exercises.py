@@ -85,6 +85,35 @@ def test_a_wrong_answer_that_no_mutant_explains_gets_the_general_hint():
     assert "instead of" in message and "look again" in message
 
 
+def test_an_array_or_rows_of_arrays_are_right_where_a_table_is_wanted():
+    import numpy as np
+    import torch
+
+    def table(n):
+        return [[i * j / 7 for j in range(n)] for i in range(n)]
+
+    def transposed(n):
+        return [row[::-1] for row in table(n)]
+
+    exercise = Exercise(solution=table, inputs=lambda rng: (rng.randint(8, 12),), hint="look again", mutants=(Mutant(function=transposed, hint="turned"),))
+    for made in (np.array, torch.tensor, lambda rows: [np.array(row) for row in rows], lambda rows: tuple(map(tuple, rows))):
+        assert exercise.check(lambda n: made(table(n)))
+        assert "turned" in repr(exercise.check(lambda n: made(transposed(n))))
+    assert not exercise.check(lambda n: np.array(table(n + 1))) and not exercise.check(lambda n: "rows")
+
+
+def test_a_long_wrong_answer_is_shown_where_it_differs_and_for_the_shortest_input():
+    def squares(n):
+        return [[i, i * i + 1 / 3] for i in range(n)]
+
+    def wrong_at_the_end(n):
+        return squares(n)[:-1] + [[n - 1, 0.1]]
+
+    exercise = Exercise(solution=squares, inputs=lambda rng: (10 ** rng.randint(1, 3),), hint="look again", mutants=())
+    message = repr(exercise.check(wrong_at_the_end))
+    assert "squares(10)[9] gave [9, 0.1] instead of [9, 81.3333].\nlook again" in message
+
+
 def test_an_answer_may_spoil_its_inputs():
     def doubled_in_place(values):
         values[:] = [2 * v for v in values]

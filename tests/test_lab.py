@@ -68,7 +68,7 @@ def test_fp8_begins_with_sm89():
 
 
 @pytest.mark.parametrize("value, words", [
-    (1.4, ["lies inside the cpu band, 1.4 to 1.6 bits per byte (mean 1.5 of 3 runs, a test)"]),
+    (1.4, ["lies inside the cpu band, 1.4 to 1.6 bits per byte (mean 1.500 of 3 runs, a test)"]),
     (1.39, ["lies below", "a smaller corpus."]),
     (1.61, ["lies above", "fewer steps."]),
 ])

@@ -2,6 +2,7 @@
 
 A chapter's exercises stand in `minimodels/exercises/<word>.py`, in a list EXERCISES. To add one, write its solution, a function that draws
 its inputs, and its mutants: the typical mistakes, as code, each with the hint for it. An answer that agrees with a mutant gets its hint.
+Where the solution gives lists, an array or a tensor with the same numbers is right, too. Of the inputs that fail the shortest is shown.
 The tests prove of every exercise that its solution passes, that a stub is not attempted, and that each mutant fails with its own hint.
 """
 
@@ -11,6 +12,8 @@ import pkgutil
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
+
+WIDTH = 80    # characters of a value that a message shows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +54,21 @@ class Exercise:
                 return self._fail(f"{_call(self.name, self._draw(seed, i))} raised {type(outcome).__name__}: {outcome}")
             wanted = self._run(self.solution, seed, i)
             if not self._agree(outcome, wanted):
-                call = _call(self.name, self._draw(seed, i))
-                return self._fail(f"{call} gave {_short(outcome)} instead of {_short(wanted)}.\n{self._hint(answer, seed)}")
+                return self._fail(self._told(answer, seed))
         return Result(self.name, is_attempted=True, is_passed=True, message=f"passed {self.n_trials} random inputs")
 
-    def _hint(self, answer, seed):
-        """The hint of the mutant that agrees with answer everywhere, or the general one."""
+    def _told(self, answer, seed):
+        """The shortest input that answer gets wrong, what it gave and what was wanted, and a hint."""
         outcomes = [self._run(answer, seed, i) for i in range(self.n_trials)]
+        wanted = [self._run(self.solution, seed, i) for i in range(self.n_trials)]
+        wrong = [i for i in range(self.n_trials) if not isinstance(outcomes[i], Exception) and not self._agree(outcomes[i], wanted[i])]
+        i = min(wrong, key=lambda i: len(repr(self._draw(seed, i))))
+        at, gave, instead = _difference(_like(outcomes[i], wanted[i]), wanted[i], tolerance=self.tolerance)
+        call = _call(self.name, self._draw(seed, i))
+        return f"{call}{at} gave {_short(gave)} instead of {_short(instead)}.\n{self._hint(outcomes, seed)}"
+
+    def _hint(self, outcomes, seed):
+        """The hint of the mutant that agrees with the answer everywhere, or the general one."""
         for mutant in self.mutants:
             if all(self._agree(outcome, self._run(mutant.function, seed, i)) for i, outcome in enumerate(outcomes)):
                 return mutant.hint
@@ -73,8 +84,8 @@ class Exercise:
         except Exception as error:    # a learner's code may raise anything
             return error
 
-    def _agree(self, a, b):
-        return not isinstance(a, Exception) and agree(a, b, tolerance=self.tolerance)
+    def _agree(self, answer, wanted):
+        return not isinstance(answer, Exception) and agree(_like(answer, wanted), wanted, tolerance=self.tolerance)
 
     def _fail(self, message):
         return Result(self.name, is_attempted=True, message=message)
@@ -145,6 +156,26 @@ def agree(a, b, *, tolerance: float) -> bool:
     return type(a) is type(b) and a == b
 
 
+def _like(answer, wanted):
+    """answer with lists for arrays wherever wanted has lists: a table may be an array."""
+    if isinstance(wanted, str) or not isinstance(wanted, Sequence):
+        return answer
+    answer = answer.tolist() if hasattr(answer, "tolist") else answer
+    if isinstance(answer, str) or not isinstance(answer, Sequence) or len(answer) != len(wanted):
+        return answer
+    rows = [_like(a, b) for a, b in zip(answer, wanted)]
+    return tuple(rows) if isinstance(answer, tuple) else rows
+
+
+def _difference(a, b, *, tolerance):
+    """Where a and b differ, as an index in brackets, and what stands there: of two long lists the first row that is not the same."""
+    at = ""
+    while all(isinstance(value, (list, tuple)) and len(_said(value)) > WIDTH for value in (a, b)) and len(a) == len(b):
+        i = next(i for i in range(len(a)) if not agree(a[i], b[i], tolerance=tolerance))
+        at, a, b = f"{at}[{i}]", a[i], b[i]
+    return at, a, b
+
+
 def _same_shape(a, b):
     return hasattr(a, "shape") and hasattr(b, "shape") and tuple(a.shape) == tuple(b.shape)
 
@@ -153,12 +184,21 @@ def _call(name, arguments):
     return f"{name}({', '.join(map(_short, arguments))})"
 
 
-def _short(value, *, width=80):
+def _said(value):
+    """value as Python writes it, numbers at six significant digits."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if type(value) is list:
+        return f"[{', '.join(map(_said, value))}]"
+    return repr(value)
+
+
+def _short(value):
     if hasattr(value, "shape"):
         return f"<{type(value).__name__} of shape {tuple(value.shape)}>"
     if hasattr(value, "state_dict"):
         return "<layer>"    # its name may be the answer
     if callable(value) or is_dataclass(value):
         return f"<{getattr(value, '__name__', type(value).__name__)}>"
-    text = f"{value:.6g}" if isinstance(value, float) else repr(value)
-    return text if len(text) <= width else text[: width - 1] + "…"
+    text = _said(value)
+    return text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"

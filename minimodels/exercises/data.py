@@ -52,7 +52,8 @@ def best_pair(words):
 
 
 def _words(rng):
-    return {tuple(rng.choices(range(1, 5), k=rng.randint(2, 6))): rng.randint(1, 5) for _ in range(6)}
+    often = rng.choice([1, 5])    # 1: many ties
+    return {tuple(rng.choices(range(1, 5), k=rng.randint(2, 6))): rng.randint(1, often) for _ in range(6)}
 
 
 def _each_word_once(words):
@@ -62,6 +63,10 @@ def _each_word_once(words):
 def _largest_of_equals(words):
     pairs = count_pairs(words)
     return max(pairs, key=lambda pair: (pairs[pair], pair))
+
+
+def _first_of_equals(words):
+    return count_pairs(words).most_common(1)[0][0]
 
 
 def _across_words(words):
@@ -185,6 +190,14 @@ def _unseen_stay_zero(tokens, V, k):
     return _bigram(tokens, V, k, p=[Counter(tokens)[b] / len(tokens) for b in range(V)])
 
 
+def _unsmoothed(tokens, V, k):
+    return _bigram(tokens, V, 0, p=[1 / V] * V)
+
+
+def _p_without_the_last(tokens, V, k):
+    return _bigram(tokens, V, k, p=[(Counter(tokens[:-1])[b] + k / V) / (len(tokens) - 1 + k) for b in range(V)])
+
+
 # ---- 2.6
 
 def overlap(train, valid, n):
@@ -214,6 +227,18 @@ def _side_by_side(train, valid, n):
     seen = {tuple(train[i:i + n]) for i in range(0, len(train) - n + 1, n)}
     runs = [tuple(valid[i:i + n]) for i in range(0, len(valid) - n + 1, n)]
     return sum(run in seen for run in runs) / len(runs)
+
+
+def _how_many(train, valid, n):
+    return overlap(train, valid, n) * (len(valid) - n + 1)
+
+
+def _in_percent(train, valid, n):
+    return 100 * overlap(train, valid, n)
+
+
+def _last_run_missing(train, valid, n):
+    return overlap(train[:-1], valid[:-1], n)
 
 
 def _single_tokens(train, valid, n):
@@ -256,6 +281,10 @@ def _not_itself(tokens):
     return [[allowed and s != t for s, allowed in enumerate(row)] for t, row in enumerate(may_look(tokens))]
 
 
+def _zero_shut_out(tokens):
+    return [[s <= t and 0 not in tokens[s:t + 1] for s in range(len(tokens))] for t in range(len(tokens))]
+
+
 def _turned_mask(tokens):
     return [list(column) for column in zip(*may_look(tokens))]
 
@@ -269,13 +298,32 @@ def reads_each_token_once(batches):
     return len(set(read)) == len(read)
 
 
+class _RepeatsAtTheEnd(Batches):
+    """A right epoch, but for its last window, which is its first once more."""
+
+    def _epoch(self, epoch):
+        starts = super()._epoch(epoch).copy()
+        starts[-1] = starts[0]
+        return starts
+
+
 def _batches(rng):
-    kind = rng.choice([Batches, Batches, *BUGS.values()])
+    kind = rng.choice([Batches, Batches, _RepeatsAtTheEnd, *BUGS.values()])
     return (kind(np.arange(rng.randint(150, 200)), batch_size=4, seq_len=8, seed=rng.randrange(99)),)
 
 
 def _first_batch_alone(batches):
     read = batches.at(0).flatten().tolist()
+    return len(set(read)) == len(read)
+
+
+def _last_batch_left_out(batches):
+    read = [token for step in range(len(batches) - 1) for token in batches.at(step).flatten().tolist()]
+    return len(set(read)) == len(read)
+
+
+def _a_step_a_window(batches):
+    read = [token for step in range(batches.n_windows) for token in batches.at(step).flatten().tolist()]
     return len(set(read)) == len(read)
 
 
@@ -306,6 +354,7 @@ EXERCISES = [
         mutants=(
             Mutant(function=_each_word_once, hint="A word that occurs five times counts five times."),
             Mutant(function=_largest_of_equals, hint="Among pairs that are equally frequent the one with the smallest ids wins: (1, 2) before (1, 3)."),
+            Mutant(function=_first_of_equals, hint="This takes whichever of the equals it met first. Take the one with the smallest ids: `min` over (-count, pair)."),
             Mutant(function=_across_words, hint="The last id of a word and the first of the next are no pair: nothing is merged across words."),
             Mutant(function=_rarest, hint="This is the rarest pair. Sort by the negative count."),
         )),
@@ -316,7 +365,7 @@ EXERCISES = [
             Mutant(function=_left_to_right, hint="It is not the leftmost pair that is merged first, but the one that was learnt first: the smallest id."),
             Mutant(function=_latest_first, hint="The latest merge has the largest id. Merges are applied in the order in which they were learnt."),
             Mutant(function=_one_merge, hint="This stops after one merge. New pairs arise: go on until no pair is in ranks."),
-            Mutant(function=_most_frequent_first, hint="Frequency decided when the merges were learnt. Now only their order counts."),
+            Mutant(function=_most_frequent_first, hint="Where a pair stands and how often plays no part now: the pair that was learnt first, with the smallest id, is merged first."),
         )),
     Exercise(
         solution=score, inputs=_score_inputs,
@@ -336,6 +385,8 @@ EXERCISES = [
             Mutant(function=_turned_round, hint="Rows and columns changed places: row a holds what follows a, and sums to 1."),
             Mutant(function=_k_below_missing, hint="A row must sum to 1: the k belongs below the line too."),
             Mutant(function=_unseen_stay_zero, hint="A token that never occurred has probability 0 here, and costs infinitely many bits: smooth p(b) too, with k / V."),
+            Mutant(function=_unsmoothed, hint="These are the bare shares: what was never seen gets 0. Add k p(b) above the line and k below it."),
+            Mutant(function=_p_without_the_last, hint="p(b) counts every token. Only as a context, in count(a), is the last one left out."),
         )),
     Exercise(
         solution=overlap, inputs=_overlap_inputs,
@@ -344,6 +395,9 @@ EXERCISES = [
             Mutant(function=_distinct, hint="A run that occurs twice in valid counts twice: the share is one of places, not of different runs."),
             Mutant(function=_other_way_round, hint="This is the share of train that occurs in valid. Ask it the other way round."),
             Mutant(function=_side_by_side, hint="Runs begin at every place, not only at multiples of n."),
+            Mutant(function=_how_many, hint="This is how many runs stand in both. The share is that number by the number of runs in valid."),
+            Mutant(function=_in_percent, hint="This is in percent. A share lies between 0 and 1."),
+            Mutant(function=_last_run_missing, hint="The last run is missing: of N tokens there are N - n + 1 runs, and the last begins at N - n."),
             Mutant(function=_single_tokens, hint="This counts single tokens. A run of n must occur as a whole."),
         )),
     Exercise(
@@ -352,6 +406,7 @@ EXERCISES = [
         mutants=(
             Mutant(function=_future_too, hint="A token may not look at what comes after it: s <= t."),
             Mutant(function=_end_begins, hint="Token 0 ends a document, so it belongs to the one before it: count the zeros before a token, without itself."),
+            Mutant(function=_zero_shut_out, hint="Here a zero at t itself shuts t out. Only a zero before t, at s or later, lies between two documents."),
             Mutant(function=_causal_alone, hint="Here a token still looks into the document before its own."),
             Mutant(function=_not_itself, hint="A token may look at itself."),
             Mutant(function=_turned_mask, hint="Row t says where token t may look; rows and columns changed places."),
@@ -362,6 +417,8 @@ EXERCISES = [
         mutants=(
             Mutant(function=_first_batch_alone, hint="Within a batch all may be well, and a later batch brings the same text again: look at all steps."),
             Mutant(function=_next_epoch_too, hint="The last batch may hold the beginning of the next epoch. Compare the first n_windows windows alone."),
+            Mutant(function=_last_batch_left_out, hint="The last batch is not looked at, and a window may come again in it."),
+            Mutant(function=_a_step_a_window, hint="This makes as many steps as there are windows, but each step brings a batch of them. Make len(batches) steps, then keep n_windows rows."),
             Mutant(function=_starts_differ, hint="Windows that start at different places can still overlap: compare all their tokens."),
         )),
 ]

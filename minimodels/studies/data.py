@@ -19,7 +19,7 @@ SEEDS = (1, 2, 3)
 RECIPE = replace(TrainConfig.preset("yardstick"), steps=200, batch_size=4)
 
 ROWS = 4096         # of the vocabulary that models count with
-LONG, K = 5, 100    # the longest run of tokens that is counted, and what a shorter context is worth: best in data-smoothing
+LONG, K = 5, 100    # the longest run of tokens that is counted, and what a shorter context is worth: best for such runs in data-smoothing
 SPLITS = ("by file", "by piece", "by line")
 PIECE_LINES = 20
 RUN = 32            # tokens: so many in a row are no accident
@@ -111,8 +111,7 @@ class Rungs:
         files = by_document(data, models[LONG], [text.split("\n", 1)[0] for text in corpus.valid])
         return {name: round(float(value), 4) for name, value in scores.items()} | {
             "valid_bytes": data.valid_bytes, "train_bytes": len(as_bytes[0]), "train_tokens": len(data.train), "valid_tokens": len(data.valid),
-            "documents": [len(corpus.train), len(corpus.valid)], "most_copied": sorted(files, key=lambda f: -f["copied"])[:5]}
-
+            "documents": [len(corpus.train), len(corpus.valid)], "most_copied": sorted(files, key=lambda f: -f["copied bytes"])[:5]}
 
     def memory(self, data: Dataset, models: dict[int, NGram]) -> dict[str, float]:
         """What a cache of the last 500 tokens is worth, its weight chosen on the end of the training text; and scores of copied text alone."""
@@ -144,13 +143,16 @@ def from_cache(tokens: np.ndarray, length: int = 500) -> np.ndarray:
 
 
 def by_document(data: Dataset, model: NGram, names: list[str]) -> list[dict]:
-    """For each validation document: its name, bytes, the share of its runs that stand in the training text, and its bits per byte."""
+    """For each validation document: its name, bytes, those in runs that stand in the training text, the share of its runs, and its bits per byte."""
     is_copied, bits, length = copied(data.train, data.valid, RUN), -np.log2(model.probabilities(data.valid)), token_bytes(data.tokenizer)
     found, start = [], 0
     for name, end in zip(names, np.flatnonzero(np.asarray(data.valid) == 0), strict=True):
         n_bytes = int(length[data.valid[start:end]].sum())
         runs = is_copied[start:max(start + 1, end + 1 - RUN)]
-        found.append({"name": name, "bytes": n_bytes, "copied": round(float(runs.mean()), 3),
+        inside = np.zeros(end - start, bool)
+        for at in np.flatnonzero(runs):
+            inside[at:at + RUN] = True
+        found.append({"name": name, "bytes": n_bytes, "copied bytes": int(length[data.valid[start:end]][inside].sum()), "copied": round(float(runs.mean()), 3),
                       "bits_per_byte": round(float(bits[start:end + 1].sum()) / n_bytes, 3)})
         start = end + 1
     return found
