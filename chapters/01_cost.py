@@ -24,35 +24,35 @@
 # > **You will be able to**
 # > - count the 671 billion parameters of DeepSeek-V3 from its published configuration, and say how few of them work at a time;
 # > - turn a model's size into operations, operations into hours of a GPU, and hours into days and dollars, and back;
-# > - check a figure that nobody has audited, with figures that were published elsewhere;
+# > - check a figure that nobody has audited against figures that were published elsewhere;
 # > - take "95 percent cheaper" apart, and see which part is DeepSeek's doing;
-# > - count the operations of every model in this book exactly, and measure how much of your own machine they use.
+# > - check how this book counts a model's operations, and measure how much of your own machine they use.
 #
 # ## A number that nobody could check
 #
-# On 27 January 2025 the chip maker Nvidia lost 17 percent of its value in a day, almost 600 billion dollars
-# ([Nvidia 2025](../book/references.md#nvidia-2025)). In those days the press was repeating a number. It is the last entry of a
-# small table in a technical report of the month before:
+# On 27 January 2025 the chip maker Nvidia lost 17 percent of its value, almost 600 billion dollars
+# ([Nvidia 2025](../book/references.md#nvidia-2025)). In those days the press was repeating the last entry of a small table in a
+# technical report of the month before:
 #
 # **\$5.576 million**
 #
 # > **Margin.** [DeepSeek-V3, Table 1](../book/references.md#deepseek-v3). Nvidia's loss was a hundred thousand times as much.
 #
 # That, says the table, is what it cost to train the language model DeepSeek-V3. In the articles that this book tests it became
-# the price of the whole undertaking, then a saving of 95 percent, then the price of another model. One of them doubts it
-# altogether. The bill is not public, and nobody outside has audited it. It looks as if you could only believe it or not.
+# the price of the whole undertaking, then a saving of 95 percent, then the price of another model. Nobody outside has audited it.
+# It looks as if you could only believe it or not.
 #
-# There is a third way. The sum is a product of five factors. Four of them can be counted, measured, or found in documents that
-# were written for another purpose; the fifth is an assumption that the report states. So you will do what an auditor does: build
-# the bill from below, and see whether it comes out. It takes a pencil's worth of arithmetic, and five words.
+# There is a third way. Nineteen twentieths of the sum are a product of five factors. The work on a token and the peak of the chip
+# anybody can count or look up. The use of the chip was published later, for another purpose. The tokens we have to take from the
+# report, and the price is an assumption that it states. So do what an auditor does: build the bill from below, and see
+# whether it comes out. It takes a pencil's worth of arithmetic, and five words.
 #
-# - A [token](../book/glossary.md#token) is a piece of text: a word, or a part of one. A language model reads tokens and predicts
-#   the next.
-# - A [parameter](../book/glossary.md#parameter) is a number that training adjusts. Nearly all of them stand in matrices. Inside
-#   the model a token is a row of numbers, and the matrices multiply it, one [layer](../book/glossary.md#layer) after another.
+# - A [token](../book/glossary.md#token) is a piece of text: a word, or a part of one. A language model predicts the next.
+# - A [parameter](../book/glossary.md#parameter) is a number that training adjusts. Nearly all stand in matrices. Inside the model a
+#   token is a row of numbers, which the matrices multiply, one [layer](../book/glossary.md#layer) after another.
 # - An [expert](../book/glossary.md#expert) is a bundle of such matrices that is used for some tokens and rests for the others.
-# - A [FLOP](../book/glossary.md#flop) is one multiplication, or one addition, of two numbers. FLOPS is how many a machine does in
-#   a second.
+# - A [FLOP](../book/glossary.md#flop) is one multiplication, or one addition, of two numbers. A GFLOP is $10^9$ of them. FLOPS is
+#   how many a machine does in a second; TFLOPS are $10^{12}$ a second, and *peta* is $10^{15}$.
 # - A [GPU-hour](../book/glossary.md#gpu-hour) is one graphics processor for an hour. Those of V3 were Nvidia's H800.
 
 # %%
@@ -65,8 +65,10 @@ except ModuleNotFoundError:  # in Colab, where the book is not installed yet
     subprocess.run(pip, check=True)
 
 # %% tags=["nbval-ignore-output"]
+import copy
 import math
 import statistics
+import time
 from dataclasses import replace
 
 import torch
@@ -85,7 +87,7 @@ show.drawing("bill",
 # %% [markdown]
 # ## What the press said
 #
-# Twenty-two of the claims that this book tests can be settled with this arithmetic. Here are six of them. The others are
+# Twenty-two of the claims that this book tests can be weighed with this arithmetic and a few documents. Here are six. The others are
 # answered [with them at the end](#The-claims-again).
 
 # %% tags=["remove-input"]
@@ -105,14 +107,16 @@ ledger.show("C01", "C02", "C08", "C12", "C14", "C16", form="told")
 # ### One: the parameters
 #
 # V3's configuration is a short public file ([DeepSeek-V3 code](../book/references.md#deepseek-v3-code)). Inside the model a token
-# is a row of 7,168 numbers. There are 61 layers. Each looks back at the earlier tokens (that is [attention](../book/glossary.md#attention), chapter 3), then
-# passes the token through small networks. In the first three layers there is one such network, the same for all tokens. In the
-# other 58 there are 256 experts, of which a token gets eight, and one more that all tokens share.
+# is a row of 7,168 numbers. There are 61 layers. Each looks back at the earlier tokens (that is
+# [attention](../book/glossary.md#attention), chapter 3), then passes the token through small networks. In the first three layers
+# there is one such network, the same for all tokens. In the other 58 there are 256 **routed** experts, of which a
+# [gate](../book/glossary.md#gate) chooses eight for each token, and one **shared** expert, which every token passes.
 #
-# A network of this kind has three matrices: two go from $D$ numbers up to $F$, side by side, and one comes back down.
+# A network of this kind has three matrices: two go from $D$ numbers up to $D_f$, side by side, and one comes back down. In V3's
+# experts $D_f$ is 2,048.
 #
 # > **Exercise 1.1** (an expert; easy, 2 minutes). Write `expert_weights`: how many parameters has an expert with three matrices
-# > between `d_model` and `d_expert` numbers?
+# > between `d_model` and `d_expert` numbers, and nothing else?
 
 # %%
 def expert_weights(d_model, d_expert):
@@ -135,10 +139,12 @@ check.expert_weights(expert_weights)
 #
 # </details>
 #
-# Now all of them. Only attention is taken from the package here; you will count it yourself in chapter 6.
+# Now all of them. Only attention is taken from the package here; you will count it yourself in chapter 6. (The **embedding** is the
+# table that turns a token into its row, and the **head** turns rows into guesses. **Norms** keep the rows at one size, chapter 4.)
 
 # %%
-D, layers, dense_layers = 7168, 61, 3
+D, vocabulary = 7168, 129_280
+layers, dense_layers = 61, 3
 experts, chosen, shared = 256, 8, 1
 expert = 3 * D * 2048                     # 44 million
 moe_layers = layers - dense_layers
@@ -147,18 +153,17 @@ v3 = ModelConfig.preset("deepseek_v3")    # sizes alone: nothing is built
 everything = {
     "routed experts": moe_layers * experts * expert,
     "shared experts": moe_layers * shared * expert,
-    "first layers": dense_layers * 3 * D * 18_432,
+    "first layers": dense_layers * 3 * D * 18_432,    # wider networks
     "attention": v3.parameters["attention"],
-    "embedding, head": 2 * 129_280 * D,
-    "gates, norms": moe_layers * experts * D + (2 * layers + 1) * D}
+    "embedding, head": 2 * vocabulary * D,
+    "gates": moe_layers * experts * D,       # a score for each expert
+    "norms": (2 * layers + 1) * D}           # two a layer, one at the end
 print(f"by hand  {sum(everything.values()):,}")
 print(f"package  {v3.n_params:,}")
 
 # %% [markdown]
-# 671.03 billion. The paper's 671 is counted, not believed. (The **embedding** is the table that turns a token's number into its
-# row, and the **head** turns rows into guesses. A [gate](../book/glossary.md#gate)
-# chooses the experts.) Now let one token through. Everything works on
-# it except most of the routed experts, of which it meets 8 in 256:
+# 671.03 billion. The paper's 671 is counted, not believed. Now let one token through. Everything works on it except most of the
+# routed experts, of which it meets 8 in 256:
 
 # %%
 at_work = dict(everything)
@@ -175,9 +180,9 @@ show.drawing("sparse",
              caption="DeepSeek-V3, a square for each billion parameters. Filled: at work on one token. Which of the experts' squares are filled changes from token to token.")
 
 # %% [markdown]
-# The press's 37 billion is right, too. (DeepSeek's own two documents differ by the embedding: looking up a row multiplies
-# nothing, so one counts it and the other does not.) Ninety-seven of a hundred parameters sit in experts, and at any token nearly
-# all of these rest.
+# The paper and the articles say 37 billion. You have counted 37.55 with the embedding, of which a token looks up one row and
+# multiplies nothing; without it, 36.6. (DeepSeek's page for the weights says 36.7, *with* the embedding. By our count it is not
+# in there.) Ninety-seven of a hundred parameters sit in routed experts, and at any token nearly all of these rest.
 #
 # > **Exercise 1.2** (both counts; medium, 5 minutes). Write `count_both`. A model has `n_layers` layers of experts. Each has
 # > `n_experts` routed ones, of which `top_k` work on a token, and `n_shared` shared ones; an expert has `per_expert` parameters.
@@ -206,7 +211,7 @@ check.count_both(count_both)
 # ### One token, or many?
 #
 # Two articles say that at no moment more than 37 billion parameters are active. Look at the last words of the drawing's caption
-# before you agree. A machine never works on one token. What does a *batch* of tokens touch?
+# before you agree. A machine seldom works on one token. What does a *batch* of tokens touch?
 #
 # > **Exercise 1.3** (a crowd; medium, 10 minutes). Each of `n_tokens` tokens draws `top_k` different experts out of `n_experts`,
 # > all equally likely. How many experts get at least one token, on average? Write `touched`.
@@ -258,14 +263,15 @@ tokens = [2**i for i in range(10)]
 awake = [outside + everything["routed experts"] / 1e9 * (1 - (1 - chosen / experts) ** n) for n in tokens]
 show.show(show.lines({"in use": (tokens, awake), "in memory": (tokens, [671.03] * len(tokens))}, x="tokens computed together",
                      y="billions of parameters", log_x=True, concept={"in use": "moe", "in memory": "dense"},
-                     title="37 billion parameters work on one token, and nearly all 671 on a small batch"),
+                     title="37 billion parameters work on one token, nearly all 671 on a small batch"),
           alt="The line of parameters in use rises from 38 billion with one token to 277 with sixteen and reaches 671 at about two hundred and fifty.",
-          caption="Computed from V3's configuration, every expert equally likely. Real gates are less even, so they touch fewer.")
+          caption="Computed from V3's configuration, embedding included, every expert equally likely. Real gates are less even, so they touch fewer.")
 
 # %% [markdown]
 # Sixteen tokens wake 102 of the 256 experts of a layer, 128 tokens wake 252. One conversation on your desk may come close to the
-# 37 billion. A training step, which takes millions of tokens at once, uses everything. That is the first lesson about sparsity:
-# it saves *work*, and it does not save *memory*. The machine has to hold all 671 billion numbers for the 37 that it multiplies.
+# 37 billion while the model writes; when it reads your prompt, it touches far more. A training step, which takes millions of
+# tokens at once, uses everything. That is the first lesson about sparsity: it saves *work*, and it does not save *memory*. The
+# machine has to hold all 671 billion numbers for the 37 billion that it multiplies.
 #
 # ### Two: operations
 #
@@ -274,9 +280,9 @@ show.show(show.lines({"in use": (tokens, awake), "in memory": (tokens, [671.03] 
 # $$ \begin{pmatrix} 1 & 2 & 0 \\ 3 & 0 & 1 \end{pmatrix} \begin{pmatrix} 2 \\ 1 \\ 5 \end{pmatrix} = \begin{pmatrix} 4 \\ 11 \end{pmatrix} \tag{1.1}$$
 #
 # Each of the six weights is multiplied once, and each product is added to a sum: twelve operations, **two for each weight**.
-# That is the forward pass, which predicts. To learn, the model also goes backward: for each matrix it needs the
-# [gradient](../book/glossary.md#gradient) of the error with respect to the weights, so that it can move them, and with respect to
-# the token, so that the layer before can do the same. Both are products with as many terms.
+# That is the forward pass, which predicts. To learn, the model also goes backward, and asks how its mistake would change with
+# each number: the [gradient](../book/glossary.md#gradient). For the weights that is six numbers, each one product, added to those of
+# the other tokens: twelve operations. For the token, as the layer before needs it, that is three, each a sum of two products: twelve more.
 
 # %% tags=["remove-input"]
 show.drawing("six",
@@ -326,30 +332,36 @@ check.product_flops(product_flops)
 # </details>
 #
 # By (1.2) V3 should take six times 37.55 billion. It does not, quite, for two reasons that pull in opposite directions. The
-# embedding is looked up and not multiplied. And attention compares each token with the earlier ones, which takes operations and
-# no parameters: its **scores**. The package counts both, part by part. In texts of 4,096 tokens, as V3 read them:
+# embedding is looked up and not multiplied. And attention compares each token with those before it, which takes operations and
+# no parameters: its **scores**. V3 read texts of 4,096 tokens, so a token looks back, on average, at half of them (the code calls that
+# *causal*). For each it multiplies, in 128 heads of a layer, the 192 numbers of a key and the 128 of a value (chapter 6).
 
 # %%
+multiplied = sum(at_work.values()) - vocabulary * D
+scores = 3 * 2 * layers * 128 * (192 + 128) * 4097 / 2
 bare = replace(v3, mtp_depth=0)      # without the second guess, chapter 9
 flops = cost.forward_flops(bare, seq_len=4096, causal=True)
 per_token = {part: 3 * n / 4096 / 1e9 for part, n in flops.items() if n}
-print(f"six times 37.55: {6 * 37.55:.1f} GFLOP a token")
-print(f"part by part:    {sum(per_token.values()):.1f}")
+print(f"six times 37.55:       {6 * 37.55:.1f} GFLOP a token")
+print(f"without the embedding: {6 * multiplied / 1e9:.1f}")
+print(f"with the scores:       {(6 * multiplied + scores) / 1e9:.1f}")
+print(f"package, by parts:     {sum(per_token.values()):.1f}")
 
 # %% tags=["hide-input"]
 names = {"experts": "routed experts", "attention": "attention, its matrices", "scores": "attention, its scores", "shared": "shared experts",
          "dense": "first layers", "head": "head", "gate": "gates"}
-show.show(show.bars({words: per_token[part] for part, words in names.items()}, unit="GFLOP to train on one token",
+show.show(show.bars({words: round(per_token[part], 1) for part, words in names.items()}, unit="GFLOP to train on one token",
                     concept={"routed experts": "moe", "shared experts": "moe", "attention, its matrices": "attn", "attention, its scores": "attn",
                              "first layers": "dense"},
-                    title="Ninety-seven percent of the parameters do half of the work; attention does most of the rest"),
+                    title="Routed experts do half of the work, and attention most of the rest"),
           alt="Bars: routed experts 122.6, attention's matrices 68.5, its scores 30.7, shared experts 15.3, first layers 7.1, head 5.6, gates 0.6 GFLOP.",
           caption="Counted by minimodels.cost from V3's configuration: texts of 4,096 tokens, each token looking back at those before it; without the module that guesses a second token.")
 
 # %% [markdown]
-# Five months after the report, DeepSeek's engineers printed how much V3 computes, in a paper about hardware: **250 GFLOP** for
-# each token of training ([ISCA 2025, Table 2](../book/references.md#isca-2025)). Your count from the configuration says 250.5.
-# The same table has V2 and two dense models. Here is what the package says of those whose sizes are public:
+# They hold ninety-seven percent of the parameters. Five months after the report, DeepSeek's engineers printed how much V3 computes:
+# **250 GFLOP** for each token of training ([ISCA 2025, Table 2](../book/references.md#isca-2025)). Your count says 250.5. The table
+# also has V2, DeepSeek's model of May 2024, and Meta's Llama 3.1 405B. That one is [**dense**](../book/glossary.md#dense): everything works on
+# every token. A model with experts that rest is **sparse**.
 
 # %%
 from minimodels.explorables.training_cost import LLAMA_405B, V2
@@ -361,15 +373,15 @@ for name, config, said in table:
     print(f"{name:15} counted {counted:7.1f}   printed {said:5,}")
 
 # %% [markdown]
-# > **Margin · What we could not reproduce.** The table's fourth number, 394 for "Qwen-72B", is less than six times 72 billion,
-# > which is 432. Exercise 1.12 finds the one percent that Llama is off.
+# > **Margin · What we could not reproduce.** The table's 394 for "Qwen-72B" is less than six times 72 billion, which is 432.
+# > Exercise 1.12 finds the one percent that Llama is off.
 #
 # A dense model of 405 billion parameters computes 9.8 times as much for a token as a sparse one of 671. *This* is the saving. It
 # is real, it is large, and anybody can count it. What remains is to see how much of it arrives as money.
 #
 # ### Three: hours and days
 #
-# V3 read 14.8 trillion tokens. So the whole run took
+# V3 read 14.8 trillion tokens, says its report. So the whole run took
 
 # %%
 run_flops = 250e9 * 14.8e12
@@ -378,25 +390,19 @@ years = run_flops / 8e9 / (365.25 * 86_400)
 print(f"eight billion people, one a second: {years / 1e6:.0f} million years")
 
 # %% [markdown]
-# A GPU has a [peak](../book/glossary.md#peak): so many operations a second if it did nothing but multiply. For 16-bit numbers it is 989
-# TFLOPS on the H100. The H800, made to comply with export rules, computes as fast and talks to its neighbours more slowly, at 400
-# in place of 900 GB/s ([GPU data sheets](../book/references.md#gpu-data-sheets); [ISCA 2025](../book/references.md#isca-2025),
-# section 4.1). So one GPU would need 119 years, and 2,048 of them three weeks. The report
-# says 2.664 million GPU-hours.
+# > **Margin · Eight bits.** V3 did most of its products with 8-bit numbers ([report](../book/references.md#deepseek-v3), Section 3.3.1), for
+# > which the same chip's peak is twice as high. DeepSeek, like everybody, quotes the share of the 16-bit peak, so that runs can be
+# > compared. So do we, and come back to it.
 #
-# > **Before you read on.** 2.664 million GPU-hours are more than three weeks on 2,048 GPUs. Of all the arithmetic that the GPUs
-# > could have done in these hours, what share did they do?
-# >
-# > <details><summary>What we found</summary>
-# >
-# > **39 percent.** It follows from three published numbers, and a fourth, published five months later, agrees with it to a
-# > quarter of a percent. You compute it in the next exercise.
-# >
-# > </details>
+# A GPU has a [peak](../book/glossary.md#peak): so many operations a second if it did nothing but multiply. For 16-bit numbers it is
+# 989 TFLOPS on the H100. The H800, made to comply with export rules, computes as fast and talks to its neighbours more slowly, at
+# 400 in place of 900 GB/s ([GPU data sheets](../book/references.md#gpu-data-sheets);
+# [ISCA 2025](../book/references.md#isca-2025), section 4.1). So one GPU would need 119 years, and 2,048 of them three weeks. The
+# report says 2.664 million GPU-hours, more than twice as long.
 #
-# > **Exercise 1.5** (the share; easy, 5 minutes). Write `share_of_peak(gflop_per_token, tokens, gpu_hours, peak_tflops)`: what
-# > was done, as a share of what could have been done in these hours. Then call it with V3's four numbers: `250, 14.8e12, 2.664e6,
-# > 989`.
+# > **Exercise 1.5** (the share; easy, 5 minutes). Guess first: of what the GPUs could have done in these hours with 16-bit numbers,
+# > how much did they do? Then write `share_of_peak(gflop_per_token, tokens, gpu_hours, peak_tflops)`, and call it with V3's four
+# > numbers: `250, 14.8e12, 2.664e6, 989`.
 
 # %%
 def share_of_peak(gflop_per_token, tokens, gpu_hours, peak_tflops):
@@ -427,25 +433,34 @@ print(f"days on 2,048 GPUs: {cost.days(2.664e6, n_gpus=2048):.1f}, "
 print(f"hours from operations and 38.94%: {back / 1e6:.3f} million")
 
 # %% [markdown]
-# Stop here for a moment, because this is the heart of the chapter. The hours stand in one document, of December 2024. The
-# operations follow from a configuration file that anybody can count. Together they say that each GPU did 386 TFLOPS, 39 percent
-# of its peak, on average over 54 days. And in May 2025 another paper prints what was *measured* in a training step: **385 TFLOPS,
-# 38.94 percent**, 272.8 billion tokens a day ([ISCA 2025, Table 4](../book/references.md#isca-2025)). At that pace 14.8 trillion
-# take 54.3 days. Whoever made up the hours would have had to make up a speed to fit them, and a believable one: Llama's authors
-# report 38 to 43 percent for theirs ([Llama 3](../book/references.md#llama-3), Table 4).
+# Stop here for a moment, because this is the heart of the chapter. The hours stand in one document, of December 2024. In May 2025
+# another prints what was *measured* in a training step: 272.8 billion tokens a day, **385 TFLOPS, 38.94 percent**
+# ([ISCA 2025, Table 4](../book/references.md#isca-2025)). At that pace 14.8 trillion tokens take 54.3 days; by the hours they took 54.2.
 #
-# This share has a name, [MFU](../book/glossary.md#mfu), model FLOPs utilization. It was 21 percent for GPT-3, and 46 for PaLM
-# ([PaLM](../book/references.md#palm), Table 3). The rest goes to waiting: for other GPUs, for memory, for the next stage of the
-# pipeline (chapter 12).
+# Look at what was compared. The 386 TFLOPS that you get from the hours and the measured 385 contain the same 250, so their agreement is that of two paces. Your count does the
+# other half of the work: it turns a pace into a share of the peak, and says that this share is possible. Whoever made up the
+# hours would have had to make up a believable speed to fit them. Llama's authors report 38 to 43 percent for theirs
+# ([Llama 3](../book/references.md#llama-3), Table 4); by your check its published hours mean 35. So much slack there is.
 #
-# What does the check *not* show? It cannot see runs that failed and were thrown away. It leans on two papers by one company. And
-# it has some slack: V3 trains a second, smaller guess beside the first (chapter 9), which the 250 leaves out. With it the
-# package counts 261 GFLOP, and the same hours mean 41 percent. A figure that was five times too small would not have passed. One
-# that was ten percent too small would have.
+# This share is called [MFU](../book/glossary.md#mfu), model FLOPs utilization. Each by its own convention, it was 21 percent for
+# OpenAI's GPT-3 of 2020 and 46 for Google's PaLM of 2022 ([PaLM](../book/references.md#palm), Table 3). The rest goes to waiting, for
+# other GPUs and for memory.
+#
+# What does the check *not* show?
+#
+# - **Runs that failed** do not appear in it.
+# - **Everything is DeepSeek's word:** the tokens, the hours, the later pace. They fit together, and more an outsider cannot see.
+# - **Eight bits widen the slack.** Counted against the higher peak where V3 used it, 39 percent become about 22 (Exercise 1.11), and
+#   half the hours would mean 45: nothing impossible.
+# - **Conventions.** V3 trains a second, smaller guess beside the first (chapter 9), which the 250 leaves out. With it the package
+#   counts 261 GFLOP, and the same hours mean 41 percent.
+#
+# Without the second paper, a figure that was five times too small would still not have passed. One that was half as large would have.
 #
 # ### Four: dollars
 #
-# The last factor is a price. The report takes two dollars for an hour of an H800, and calls it an assumption.
+# The last factor is a price. The report takes two dollars for an hour of an H800, and calls it an assumption. And after the run that
+# you have checked come two short ones: with longer texts, and the **post-training** that teaches the model to answer.
 
 # %%
 stages = {"pre-training": 2664, "longer texts": 119, "post-training": 5}
@@ -455,36 +470,37 @@ show.table([{"stage": stage, "thousand GPU-hours": hours,
 print(f"in all: {2 * sum(stages.values()) / 1e3:.3f} million dollars")
 
 # %% [markdown]
-# So the famous sum is **hours times a round number**. The hours pass the check. The price is a supposed rent, and what an hour
-# really cost DeepSeek is not published. The report itself says, in its first section, what is left out: research, and experiments
-# on architecture, algorithms and data.
+# So the famous sum is **hours times a round number**. 2,664 of the 2,788 thousand hours pass the check; for the other 124 there is
+# nothing to check them with. What an hour really cost DeepSeek is not published. The report itself says, in its first section,
+# what is left out: research, and experiments on architecture, algorithms and data.
 
 # %% tags=["remove-input"]
 show.drawing("scope",
-             alt="A small box, the final run: 5.328 million dollars of pre-training, 0.238 of longer texts, 0.010 of post-training. Around it, dashed and without numbers: runs that failed and small experiments; data and people; and the machines themselves. Beside it a smaller box, R1: 0.294 million.",
-             caption="What is in the sum, and what is around it. Only the boxes with a full line have published figures.")
+             alt="A large dashed frame without figures: runs that failed and small experiments, people and data, the machines themselves. In its middle a box, the final run: 5.328 million dollars of pre-training, 0.238 of longer texts, 0.010 of post-training. Below it a smaller box, R1: 0.294 million.",
+             caption="What is in the sum, and what is around it. Only the boxes with a full line have published figures; their bars are to scale.")
 
 # %% [markdown]
-# How much does that matter? Let two unknowns move: the price of an hour, and how many runs' worth of experiments led to the one
-# that counted.
+# How much does that matter? Let two unknowns move: the price of an hour, and how many runs' worth of experiments came before.
 
 # %% tags=["hide-input"]
 prices = [0.5 * i for i in range(2, 11)]
 bills = {f"{k} {'run' if k == 1 else 'runs'}": (prices, [2.788 * price * k for price in prices]) for k in (1, 2, 5, 10)}
-show.show(show.lines(bills, x="dollars a GPU-hour", y="million dollars", log_y=True,
-                     title="At any usual price the final run costs millions; what came before it decides whether it is tens of millions"),
+fig = show.lines(bills, x="dollars a GPU-hour", y="million dollars", log_y=True,
+                 title="One run costs 3 to 14 million dollars; the trials before it may cost more")
+fig.update_layout(yaxis={"tickvals": [2, 5, 10, 20, 50, 100]})
+show.show(fig,
           alt="Four rising lines on a logarithmic axis. One run goes from 2.8 to 13.9 million dollars between one and five dollars an hour; ten runs from 28 to 139.",
           caption="Computed: 2.788 million GPU-hours, times price, times runs. How many runs' worth of trials V3 took is not published; 2, 5 and 10 are examples.")
 
 # %% [markdown]
-# The price can move the sum by a factor of two or three. The experiments could move it by ten, and nobody outside knows by how
-# much. And whoever owns the cluster pays for it whether it works or not. Analysts put the servers of DeepSeek and its parent at
-# 1.6 billion dollars ([SemiAnalysis 2025](../book/references.md#semianalysis-2025); an estimate, read in reports). That is 287
-# times the famous sum, and no contradiction to it: one is a kitchen, the other the ingredients of one dinner.
+# The price can move the sum by a factor of two or three, the experiments by ten, and nobody outside knows by how much. Analysts
+# put the servers of DeepSeek and its parent at 1.6 billion dollars ([SemiAnalysis 2025](../book/references.md#semianalysis-2025); an
+# estimate, read in reports). That is 287 times the famous sum, and no contradiction to it: one is a kitchen, the other the
+# ingredients of one dinner.
 #
-# **R1**, the model that the headlines were about, was trained *from* V3. Its bill was published a year later: 64 nodes of eight
-# GPUs ran for 198 hours for a first version, R1-Zero, and for 80 hours for R1; making data for it took 5 thousand GPU-hours
-# ([DeepSeek-R1](../book/references.md#deepseek-r1), second version, Table 7 of the supplement).
+# **R1**, the model that the headlines were about, was trained *from* V3. Its bill came eight months later, with the paper in
+# *Nature*: 64 nodes of eight GPUs ran for 198 hours for a first version, R1-Zero, and for 80 hours for R1; making data for it took
+# 5 thousand GPU-hours ([DeepSeek-R1](../book/references.md#deepseek-r1); we read the second arXiv version, Table 7 of the supplement).
 #
 # > **Exercise 1.6** (R1's rent; easy, 5 minutes). Write `rent(stages, price)`. `stages` is a list of `(nodes, GPUs in a node,
 # > hours)`. Return the GPU-hours of all stages together, and what they cost.
@@ -508,29 +524,29 @@ check.rent(rent)
 # rent([(64, 8, 198), (64, 8, 80)], 2)
 # ```
 #
-# 142,336 GPU-hours. With the 5 thousand for the data they are the published 147 thousand, and 0.294 million dollars: a twentieth
-# of what V3 had cost.
+# 142,336 GPU-hours. With the 5 thousand for the data, a stage `(1, 1, 5000)`, they are the published 147 thousand, and (from rounded
+# hours) 0.294 million dollars: a twentieth of what V3 had cost.
 #
 # </details>
 #
-# Now turn all the factors yourself. Start from V3, and find a single change that makes it cost a hundred million dollars. Then
-# choose GPT-3, on the chips of its day. It took a twelfth of V3's operations. Guess its rent before you look.
+# Now turn all the factors yourself. Start from V3, and find a single change *of the model* that makes it cost more than eighty
+# million dollars. Then choose GPT-3, on the chips of its day. It took a twelfth of V3's operations. Is its rent lower?
 
 # %%
 TrainingCost.preset("DeepSeek-V3")
 
 # %% [markdown]
-# The single change is the second slider: let every parameter work, and V3 costs 98 million. And GPT-3 is the surprise. For a
-# twelfth of the operations, at two dollars for an hour of an old chip, its rent would be *higher* than V3's. An H800 has eight
-# times the peak of a V100, and V3's engineers used nearly twice as large a share of it. Whoever compares the cost of two models
-# across four years measures the chips, above all.
+# Several single changes do it, but only one of them is a design: the second slider. Let every parameter work, and V3 costs
+# 87 million dollars, sixteen times as much. And GPT-3 is the surprise. For a twelfth of the operations, at two dollars for an hour
+# of an old chip, its rent would be 6.6 million, *higher* than V3's. An H800 has eight times the peak of a V100, and V3's engineers
+# used nearly twice as large a share of it. Whoever compares two models across four years measures the chips, above all.
 #
 # ## Three numbers that cannot all be true
 #
-# One undated article, on the spring of 2024, has three figures for DeepSeek's bargain. It reached GPT-4's level at 6 percent of
-# its training cost. It cost 1.4 million dollars, where others spend 100 million. And it took 210
-# [petaflop/s-days](../book/glossary.md#petaflops-day), where GPT-4 took 3,640. That is an older unit: a machine of $10^{15}$
-# operations a second, running for a day.
+# One undated article, on a DeepSeek model of May 2024, has three figures for its bargain. It reached GPT-4's level at 6 percent of
+# the training cost. It cost 1.4 million dollars, where others spend 100 million. And it took 210
+# [petaflop/s-days](../book/glossary.md#petaflops-day), where GPT-4 took 3,640: a machine of $10^{15}$ operations a second, running for
+# a day.
 #
 # > **Exercise 1.7** (an older unit; easy, 5 minutes). Write `as_petaflop_days(n_active, n_tokens)` by the rule of six. Then try
 # > it on GPT-3: 175 billion parameters, 300 billion tokens. Does the answer look familiar?
@@ -569,8 +585,9 @@ print(f"210 petaflop/s-days at V3's speed: {hours:,.0f} GPU-hours, "
       f"{cost.dollars(hours, price_usd_per_hour=2):,.0f} dollars")
 
 # %% [markdown]
-# The first gives the headline's 6 percent. The second says 1.4 percent, in the same text. And 210 petaflop/s-days at two dollars
-# an hour would be 26 thousand dollars, not 1.4 million. No two of the three fit. What did models really take?
+# The 6 percent are 210 over 3,640, rounded, so these two are one number. The dollars fit neither: 1.4 of 100 million is 1.4 percent,
+# and 210 petaflop/s-days at two dollars an hour would be 26 thousand dollars. And 3,640 belongs to another model. What did models
+# really take? (By the rule of six, so without scores; with them V3 has 42,800.)
 
 # %% tags=["hide-input"]
 def six(n_active, n_tokens):
@@ -579,8 +596,8 @@ def six(n_active, n_tokens):
 
 taken = {"the article, “DeepSeek”": 210, "DeepSeekMoE 16B": six(2.8e9, 2e12), "the article, “GPT-4”": 3640, "GPT-3": six(175e9, 300e9),
          "DeepSeek-V2": six(21e9, 8.1e12), "DeepSeek-V3": six(37e9, 14.8e12)}
-show.show(show.bars(taken, unit="petaflop/s-days of training", concept={name: "moe" for name in taken if name.startswith("DeepSeek")},
-                    title="210 petaflop/s-days would not even have trained DeepSeek's model of 16 billion parameters"),
+show.show(show.bars({name: round(days) for name, days in taken.items()}, unit="petaflop/s-days of training", concept={name: "moe" for name in taken if name.startswith("DeepSeek")},
+                    title="210 petaflop/s-days would not have trained even DeepSeek's 16B model"),
           alt="Bars: the article's 210, DeepSeekMoE 16B 389, the article's 3,640 for GPT-4 and 3,646 for GPT-3, DeepSeek-V2 11,810, DeepSeek-V3 38,030.",
           caption="Six operations for each active parameter and token, sizes from the papers; grey: the article's two figures, and GPT-3.")
 
@@ -593,10 +610,11 @@ show.show(show.bars(taken, unit="petaflop/s-days of training", concept={name: "m
 #
 # From 100 million dollars to 5.576: a factor of 18. It compares a rumour about everything that GPT-4 cost with a bill for one run
 # of V3. So begin with a comparison that is clean: **Llama 3.1 405B**, an open model of V3's class, of the same year, on chips of
-# the same kind. Its makers report 30.84 million GPU-hours for 15.6 trillion tokens ([Llama 3](../book/references.md#llama-3)).
+# the same kind. Its model card reports 30.84 million GPU-hours ([Llama 3](../book/references.md#llama-3)), for 15.6 trillion tokens. Beside
+# V3's first stage:
 
 # %%
-hours = 30.84 / 2.788
+hours = 30.84 / 2.664
 work, tokens_read = 2448 / 250, 15.6 / 14.8
 print(f"GPU-hours, Llama / V3        {hours:5.2f} times")
 print(f"  work on a token            {work:5.2f}")
@@ -604,14 +622,14 @@ print(f"  tokens                     {tokens_read:5.2f}")
 print(f"  use of the GPUs, the rest  {hours / work / tokens_read:5.2f}")
 
 # %% [markdown]
-# Eleven times fewer hours, and nearly all of it is the work on a token. No secret chips, no cheaper hours: sparsity. It did not
-# make an operation cheaper. It left most of them out.
+# Between eleven and twelve times fewer hours, and nearly all of it is the work on a token. No secret chips, no cheaper hours:
+# sparsity. It did not make an operation cheaper. It left most of them out. (The rest, 1.12, hides what eight bits gained, and what
+# sparse work lost.)
 #
 # Now the rumour. A leak of 2023, never confirmed, gives GPT-4 280 billion active parameters out of 1.8 trillion, 13 trillion
 # tokens, and some 25,000 A100 for 90 to 100 days, for 63 million dollars ([GPT-4 leak](../book/references.md#gpt-4-leak)). (So the
-# rumour itself speaks of a mixture of experts; the press made of it that big models use all 1.8 trillion at once.) If it is right,
-# the chain says how 100 becomes 5.576. How do you share out a saving among factors that multiply? Take logarithms: they
-# add up, in any order.
+# rumour itself speaks of experts; the press made of it that big models use all 1.8 trillion at once.) If it is right, the chain says
+# how 100 becomes 5.576. How do you share out a saving among factors that multiply? Logarithms add up, in any order.
 #
 # > **Exercise 1.8** (share out a saving; medium, 10 minutes). Write `shares_of_saving(factors)`. `factors` says for each cause how
 # > many times cheaper it makes things. Return a dictionary with the share of the whole saving that each explains, so that the
@@ -635,9 +653,13 @@ check.shares_of_saving(shares_of_saving)
 #             for name, factor in factors.items()}
 # ```
 #
-# A factor below 1, which makes things dearer, gets a negative share.
+# A factor below 1, which makes things dearer, gets a negative share. Try it on `factors`, below.
 #
 # </details>
+
+# %% [markdown]
+# One line for each cause. The rule of six leaves scores out, so the fourth corrects V3's tokens for them; 312 TFLOPS is the peak of
+# an A100.
 
 # %%
 leak_hours = 25_000 * 95 * 24                         # of an A100
@@ -652,27 +674,28 @@ factors = {
     "newer chip, its price": 989 / 312 * (63e6 / leak_hours) / 2,
     "use of the chip": used / leak_used,
     "stages after the first": 2664 / 2788}
-print(f"together {math.prod(factors.values()):.2f}, "
-      f"and 100 / 5.576 = {100 / 5.576:.2f}")
+print(f"by the leak, GPT-4's chips reached {leak_used:.1%} of 312 TFLOPS")
+print(f"all factors: {math.prod(factors.values()):.2f}; "
+      f"100 / 5.576 = {100 / 5.576:.2f}")
 
 # %% tags=["hide-input"]
-whole = math.log(math.prod(factors.values()))
-fig = show.bars({name: 100 * math.log(factor) / whole for name, factor in factors.items()}, unit="% of the saving, by logarithm",
+shares = exercises.cost.shares_of_saving(factors)    # the book's own solution
+fig = show.bars({name: round(100 * share) for name, share in shares.items()}, unit="% of the saving, by logarithm",
                 concept={"sparser: share at work": "moe"},
-                title="Of “95 percent cheaper”, a sparser model explains about a third, if the leak is right")
+                title="Sparsity explains about a third of “95 percent”, if the leak is right")
 fig.update_layout(xaxis={"range": [-30, 46]})
 show.show(fig,
           alt="Bars: scope 16, smaller 34, sparser 35, tokens and scores minus 8, a newer chip and its price 19, use of the chip 5, later stages minus 2 percent.",
           caption="From an unconfirmed leak about GPT-4, a round 100 million, and V3's report. Negative: made V3 dearer.")
 
 # %% [markdown]
-# Read it as an example of the method, for half of its inputs are hearsay. Still, some things would survive a large error in them.
-# A sixth of the saving is scope: everything against one run. A fifth is the calendar: a chip with three times the peak, at nearly
-# twice the price an hour. A third is that V3 is simply a smaller model. And a third, a factor of 2.8, is that a smaller share of
-# it works at a time. *That* is design. It is worth a
-# headline, and it is not 95 percent.
+# The factors must multiply to 17.93, for the use of the chip takes what the others leave: this is bookkeeping, not evidence, and half
+# of its inputs are hearsay. Still, some things would survive a large error. A sixth of the saving is scope: everything against one
+# run. A fifth is the calendar: a chip with three times the peak, at nearly twice the price an hour. A third is that V3 is simply a
+# smaller model. And a third, a factor of 2.8, is that a smaller share of it works at a time. *That* is design. Alone it saves
+# 64 percent. It is worth a headline, and it is not 95.
 #
-# ### The only comparison inside one house
+# ### A comparison inside one house
 #
 # DeepSeek has compared itself with itself. Its dense model of 67 billion parameters took 300.6 thousand GPU-hours for a trillion
 # tokens, and V2, sparse, 172.8 thousand on the same cluster ([DeepSeek-V2, Section 3.2.3](../book/references.md#deepseek-v2)).
@@ -690,14 +713,14 @@ for name, gflop, khours in (("67B, dense", 6 * 67, 300.6),
 show.table(rows)
 
 # %% [markdown]
-# Here is the second lesson about sparsity, and you will not find it in a headline. V2 did 61 percent less arithmetic than
-# the dense model, and saved 42.5 percent of the hours. The rest was lost on the way. Sparse work does not keep a machine as busy:
-# tokens travel to their experts, and experts wait for tokens. The dense model's GPUs ran at 38 percent of their peak, V2's at 25.
-# (The 402 is by the rule of six, without scores, so 38 is a lower bound.) With V3 the share is back at 39. What lies between 25
-# and 39 percent is, as far as one can tell from outside, the engineering of chapters 10 to 12: small numbers, kernels, and
-# communication that hides behind work.
+# Here is the second lesson about sparsity, and you will not find it in a headline. V2 did at least 61 percent less arithmetic than
+# the dense model, and saved 42.5 percent of the hours. The dense model's GPUs ran at 38 percent of their peak, V2's at 25. (The 402
+# leaves out scores, so 61 and 38 are lower bounds.) The likely reason: sparse work does not keep a machine as busy. Tokens travel
+# to their experts, and experts wait for tokens. With V3 the share of the 16-bit peak is back at 39. As far as one can tell from
+# outside, some of that is engineering (chapters 11 and 12) and some is smaller numbers: by then most products were in eight bits,
+# which V2's paper has for serving only.
 #
-# Does that happen on a small machine, too?
+# Does sparsity lose some of its saving on a small machine, too?
 #
 # ## Your own bill
 #
@@ -719,34 +742,34 @@ print(f"counted by parts  {sum(step_flops.values()):,}")
 print(f"counted by torch  {count.get_total_flops():,}")
 
 # %% [markdown]
-# Equal to the last operation, and a test holds the two together for every kind of model that the package can build. (This count
-# has all scores, also those that causality makes useless, since that is what the code computes. For utilisation only the useful
-# ones count, as in V3's 250.)
+# Equal to the last operation, and a test holds the two together for every kind of model that the package can build. Check one part
+# by hand: the head multiplies 2,048 tokens by a matrix of 128 rows and 4,096 columns, six operations each. That is 6.44 GFLOP, and
+# the bar below says 6.4. (The code computes all scores and throws half away. From here on only the useful ones count, as in V3's 250.)
 
 # %% tags=["hide-input"]
 needed = cost.training_flops(yardstick, causal=True, **SHAPE)
 parts = {"head": "head", "dense": "feed-forward networks", "attention": "attention, its matrices", "scores": "attention, its scores"}
-show.show(show.bars({words: needed[part] / 1e9 for part, words in parts.items()} | {"Muon, the optimizer": cost.muon_flops(yardstick) / 1e9},
+show.show(show.bars({words: round(needed[part] / 1e9, 1) for part, words in parts.items()} | {"Muon, the optimizer": round(cost.muon_flops(yardstick) / 1e9, 1)},
                     unit="GFLOP a step", concept={"attention, its matrices": "attn", "attention, its scores": "attn", "feed-forward networks": "dense"},
-                    title="In a small model the largest part is its vocabulary, and the optimizer counts"),
+                    title="In a small model the vocabulary is the largest part of the work"),
           alt="Bars: head 6.4, feed-forward networks 6.0, attention's matrices 3.2, its scores 1.6, and the optimizer 2.5 GFLOP.",
           caption="The yardstick: 8 texts of 256 tokens, only scores that are needed.")
 
 # %% [markdown]
-# Compare it with V3's bars above. At our size the head is the largest part, because 4,096 tokens are many for a model that is 128
-# wide. And **Muon**, which moves the matrices after each step (chapter 5), adds a seventh. Its work does not grow with the batch;
-# beside batches as large as DeepSeek's it would vanish.
+# Compare it with V3's bars. Our head is the largest part, because a vocabulary of 4,096 different tokens is large for a model that
+# is 128 wide. And **Muon**, the optimizer (chapter 5), adds a seventh. Its work does not grow with the batch; beside DeepSeek's
+# batches it would vanish.
 #
-# Now measure. What is the peak of *your* machine? No data sheet: let it do the friendliest thing there is, a product of two large
-# matrices, and take that. Then train for some steps, in turns with the product, so that a busy moment slows both.
+# Now measure. What is the peak of *your* machine? Let it do the friendliest thing there is, a product of two large matrices, and
+# take that. Then train for some steps, in turns with the product. The clock stands still while other programs run.
 #
-# > **Before you read on.** DeepSeek's GPUs reached 39 percent of their peak. Will one thread of an ordinary processor, training a
+# > **Before you read on.** DeepSeek's GPUs reached 39 percent of a peak. Will one thread of an ordinary processor, training a
 # > model half a million times smaller, reach more or less?
 # >
 # > <details><summary>What we found</summary>
 # >
-# > **Less, but of the same order.** The yardstick's step reached 24 to 32 percent of the product's speed in three recorded
-# > repetitions, on a machine that was busy with other work.
+# > **Nearly as much.** The yardstick's step reached 30 to 34 percent of the product's speed in three recorded repetitions.
+# > (Ours is a share of a product that really ran, theirs of a data sheet, which no product reaches.)
 # >
 # > </details>
 
@@ -755,7 +778,8 @@ from minimodels.studies.cost import large_product, whole_step
 from minimodels.timing import interleaved
 
 ms = interleaved({"product": large_product(),
-                  "step": whole_step(yardstick)}, rounds=5)
+                  "step": whole_step(yardstick)}, rounds=5,
+                 clock=time.thread_time)
 useful = sum(needed.values())
 speeds = [2 * 1024**3 / p / 1e6 for p in ms["product"]]      # GFLOPS
 shares = [useful / step / 1e6 / speed
@@ -772,55 +796,36 @@ years = run_flops / (useful / step_ms * 1e3) / (365.25 * 86_400)
 print(f"DeepSeek-V3 here would take {years / 1e6:.1f} million years")
 
 # %% [markdown]
-# The same measurement, recorded at three widths, with the whole step and without the optimizer:
-
-# %% tags=["hide-input"]
-from minimodels.studies import recorded
-from minimodels.studies.cost import WIDTHS, utilisation
-
-timed = recorded("cost-utilisation")["trials"]
-curves, spread = {}, {}
-for label, name in (("forward, backward", "forward, backward"), ("whole step", "step")):
-    at = [[100 * utilisation(t, name) for t in timed if t["arm"] == f"D={width}"] for width in WIDTHS]
-    curves[label] = list(WIDTHS), [statistics.median(a) for a in at]
-    spread[label] = [min(a) for a in at], [max(a) for a in at]
-show.show(show.lines(curves, spread=spread, x="model width", y="% of a large product's speed",
-                     concept={"forward, backward": "dense", "whole step": "dense"},
-                     title="Wider models keep the machine busier; the optimizer takes some of it back"),
-          alt="Two rising lines. Forward and backward: 21, 35 and 40 percent at widths 64, 128 and 256. The whole step: 19, 27 and 28 percent.",
-          caption=f"Recorded: minimodels study cost-utilisation, other programs running; {timed[0]['hardware']}. Middle and range of three repetitions.")
-
-# %% [markdown]
-# Forward and backward, the share doubles from width 64 to 256: matrices grow faster than the small work between them, the norms,
-# the softmax, the copying. The whole step gains less. Muon's operations grow with the cube of the width, and at 256, with only
-# 2,048 tokens a step, they come to 38 percent of those that the model needs. They are not counted as useful. The clock counts them.
+# (The range is that of your five rounds; the band, three standard deviations around three recordings.) Larger matrices keep the
+# machine busier: in the same study forward and backward reach 26, 41 and 49 percent at widths 64, 128 and 256. The whole step, in
+# which Muon's work is not counted as useful, reaches 24, 33 and 33.
 #
 # ### What sparsity saves here
 #
-# And the second lesson, at our size. Take a model with experts, 16 of them in three of its four layers, of which a token gets 4
-# and a shared one; and a dense model with *as many parameters in all*. Count what sparsity saves, and time what arrives.
+# Take a model with experts, 16 of them in three of its four layers, of which a token gets 4 and a shared one; and a dense model with
+# *as many parameters in all*. Let torch count the operations that both really do, and time what arrives.
 
 # %% tags=["hide-input"]
+from minimodels.studies import recorded
+
 rows, timed = [], recorded("cost-sparsity")["trials"]
 for arm in ("D=128", "D=256"):
     runs = [t for t in timed if t["arm"] == arm]
-    ratios = [statistics.median(d / s for d, s in zip(t["ms"]["dense"], t["ms"]["sparse"])) for t in runs]
-    rows.append({"model": f"{runs[0]['n_params']['sparse'] / 1e6:.1f} million parameters, {arm}",
-                 "dense / sparse, work": f"{runs[0]['flops']['dense'] / runs[0]['flops']['sparse']:.2f}",
-                 "dense / sparse, time": f"{statistics.median(ratios):.2f}", "over three repetitions": f"{min(ratios):.2f} to {max(ratios):.2f}"})
-show.table(rows, caption=f"Recorded: minimodels study cost-sparsity; {timed[0]['hardware']}.")
+    saved = sorted(100 - 100 / statistics.median(d / s for d, s in zip(t["ms"]["dense"], t["ms"]["sparse"])) for t in runs)
+    left_out = statistics.median(100 - 100 * t["done_flops"]["sparse"] / t["done_flops"]["dense"] for t in runs)
+    rows.append({"model": f"{runs[0]['n_params']['sparse'] / 1e6:.1f} million parameters, {arm}", "operations left out, %": round(left_out),
+                 "time saved, %, three repetitions": ", ".join(f"{x:.0f}" for x in saved)})
+show.table(rows, caption=f"Recorded: minimodels study cost-sparsity, medians of seven rounds; {timed[0]['hardware']}.")
 
 # %% [markdown]
-# At width 128 sparsity leaves out 38 percent of the operations, and 17 percent of the time: less than half of what the count
-# promises. At 256 most of it arrives, 42 of 45 percent, and there the difference is smaller than the noise, for single rounds on
-# this busy machine scatter from 1 to 2.5. The likely reasons are DeepSeek's, in small: small experts are small matrices, and
-# sorting tokens is work that no count shows.
+# At width 128 the sparse model leaves out 35 percent of the operations, and saved 11, 16 and 31 percent of the time. At 256 it
+# leaves out 43 percent, and saved 36, 38 and 39: most of it arrives. The likely reasons are DeepSeek's, in small: small experts are
+# small matrices, and sorting tokens is work that no count shows.
 #
 # ## Waste that nobody sees
 #
-# Waste costs money and shows in no loss curve. Here is a layer of experts that gives exactly the right output. It lets *every*
-# expert compute *every* token, and multiplies what was not chosen by zero. It is the easiest way to write such a layer, because
-# nothing has to be sorted.
+# Waste shows in no loss curve. Here is a layer of experts that gives exactly the right output. It lets *every* expert compute
+# *every* token, and multiplies what was not chosen by zero. That is the easiest way to write it, because nothing has to be sorted.
 
 # %%
 from minimodels.bugs import plant
@@ -832,18 +837,19 @@ config = replace(ModelConfig.preset("cpu"), d_expert=32)
 right, h = MoE(config), torch.randn(1, 100, config.d_model)
 with torch.no_grad(), cost.counter() as count:
     wanted, spent = right(h)[0], count.get_total_flops()
-    wrong = plant(right, EveryExpert)
+    wrong = plant(copy.deepcopy(right), EveryExpert)
     output = wrong(h)[0]
 wasted = count.get_total_flops() - spent
 print("same output:", torch.allclose(output, wanted, atol=1e-6))
 print(f"operations: {wasted / spent:.1f} times as many")
 
 # %% [markdown]
-# The model would train, its loss would be the right one, and the bill is three times as high. Only a count finds it, so write the
-# test.
+# The model would train, its loss would be the right one, and its expert layers would do three times the work. (With the gate, a
+# sixth of an expert, it is $(16 + 1 + \frac16) / (4 + 1 + \frac16) = 3.3$.) So write a test that counts.
 #
 # > **Exercise 1.9** (a test for waste; medium, 10 minutes). Write `costs_no_more(layer, h, needed)`. `layer(h)` runs the layer.
 # > Return whether that takes at most `needed` FLOPs. `cost.counter()` counts what happens inside a `with`, as in the cell above.
+# > Then try it on `right` and on `wrong`, with `h` and `spent`.
 
 # %%
 def costs_no_more(layer, h, needed):
@@ -863,30 +869,28 @@ check.costs_no_more(costs_no_more)
 #     return count.get_total_flops() <= needed
 # ```
 #
+# It returns True for `right`, and False for `wrong`.
+#
 # </details>
 #
 # > **Bugs that still train.**
 # > - **Every expert computes.** Right output, $E/K$ times the work of the routed experts. Count operations in a test, as you just
 # >   did.
-# > - **The peak with zeros.** Nvidia's sheets print 1,979 TFLOPS for the H100 in large type. That is for matrices in which half of
-# >   the numbers are zero. Divide by it, and your utilisation halves. So it does if you take the peak of FP8 for work in 16 bits.
+# > - **The wrong peak.** Nvidia's sheets print 1,979 TFLOPS for the H100 in large type. That is for matrices in which half of the
+# >   numbers are zero; the dense peak in eight bits happens to be the same number. Divide by it, and your utilisation halves.
 # > - **Total for active.** Six times 671 billion is 4,026 GFLOP a token, sixteen times too much. V3's hours would then mean more
-# >   than six times the peak. A share above 1 is the auditor's alarm.
+# >   than six times the peak. A share above 1 of the right peak is the auditor's alarm.
 # > - **Multiply-adds for operations.** Some tools count a multiplication with its addition as one. Every share is then half.
-# > - **GPUs for GPU-hours.** "From 100,000 to 2,000" compares how many stood in two rooms, not how long they ran.
 #
 # ## Does it pay here?
 # > **Does it pay here?** **Less than it counts.** Sparsity is a bargain in operations at every size, and in time at the larger.
 # >
-# > - **At equal parameters:** with 38 percent less arithmetic our smaller sparse model saves 17 percent of the time (15 to 28,
-# >   three repetitions); the larger, with 45 percent less, saves 42 (35 to 44).
-# > - **At equal quality:** not asked here. A parameter that rests is worth less than one that works; how much less, chapter 7
-# >   measures.
+# > - **At equal parameters:** with 35 percent fewer operations our smaller sparse model saves 16 percent of the time (11 to 31, three
+# >   repetitions); the larger, with 43 percent fewer, saves 38 (36 to 39).
+# > - **At equal quality:** not asked here; chapter 7 asks it.
 # > - **In memory:** it pays nothing. Weights, gradients and optimizer take the same bytes as in the dense model.
-# > - **At DeepSeek's scale:** 61 percent less arithmetic and 42.5 percent fewer hours beside their own dense model; nearly ten times
-# >   less beside a dense model of V3's class.
-# >
-# > And the audit itself? It costs an afternoon, and pays at once.
+# > - **At DeepSeek's scale:** at least 61 percent less arithmetic and 42.5 percent fewer hours beside their own dense model; nearly
+# >   ten times less arithmetic beside a dense model of V3's class.
 #
 # ## The claims again
 #
@@ -896,14 +900,14 @@ check.costs_no_more(costs_no_more)
 ledger.show("C01", "C12", "C13", "C02", "C03", "C06", form="rows")
 
 # %% [markdown]
-# Three of these six are right as they stand: the days, the hours, the number of GPUs. The sum is right too, and says less than it
-# was made to say. Then the comparisons: one run with a company, one year with another, one model with a rumour.
+# Two of these six are right as they stand: the hours and the number of GPUs. The dollars and the days are right too, and say less
+# than they were made to say. Then the comparisons:
 
 # %% tags=["remove-input"]
 ledger.show("C08", "C09", "C10", "C11", "C07", "C93", form="rows")
 
 # %% [markdown]
-# The article of the three numbers, which gets its own group:
+# The article of the three numbers:
 
 # %% tags=["remove-input"]
 ledger.show("C14", "C15", "C16", "C17", form="rows")
@@ -918,17 +922,16 @@ ledger.show("C53", "C54", "C55", "C58", "C04", "C05", form="rows")
 # ## What production does
 #
 # - **Everybody counts like this.** PaLM's authors proposed the share of the peak that *needed* operations reach, so that work
-#   done twice to save memory does not look like speed ([PaLM](../book/references.md#palm)). Conventions still differ:
-#   with or without scores, whole or half. Ask for the convention before you compare two shares.
+#   done twice to save memory does not look like speed ([PaLM](../book/references.md#palm)). Conventions still differ: ask for
+#   scores, and for the peak of which numbers.
 # - **Training is a part of the bill.** On a day in February 2025 DeepSeek served V3 and R1 with 1,814 GPUs on average, nearly as
 #   many as had trained V3 ([Open-infra-index](../book/references.md#open-infra-index)). Chapter 14 does that sum.
-# - **Later models grow again.** The report on V3.2 says that it spent more than a tenth of its pre-training on what came after
-#   ([DeepSeek-V3.2](../book/references.md#deepseek-v32); known to us through reports). In V3 it was 0.2 percent.
 #
 # > **Takeaways**
-# > 1. A training bill is a product: parameters at work, times six, times tokens, over peak and utilisation, times a price. Four
-# >    of its factors can be checked from outside.
-# > 2. V3 passes: its configuration gives 250 GFLOP a token, its hours then mean 386 TFLOPS a GPU, and 385 were measured.
+# > 1. A training bill is a product: parameters at work, times six, times tokens, over peak and utilisation, times a price. Parameters
+# >    and peak anybody can check, the pace with a second paper; the tokens are taken on trust, and the price is assumed.
+# > 2. V3 passes twice: its hours agree with the pace that a second paper prints, and the count says that this pace is 39 percent of
+# >    the 16-bit peak, which others reach too.
 # > 3. \$5.576 million is the rent of one run that succeeded, at an assumed price. What led up to it is not in it, and unknown.
 # > 4. Sparsity leaves operations out, nearly ten times beside a dense model of V3's class. It saves no memory, and some of its
 # >    saving is lost in keeping the machine busy: of V2's 61 percent, 42.5 arrived.
@@ -938,7 +941,7 @@ ledger.show("C53", "C54", "C55", "C58", "C04", "C05", form="rows")
 #
 # > **Exercise 1.10** (the same money, dense; easy, 15 minutes). How large a *dense* model could be trained on as many tokens, for
 # > V3's operations? And what would a dense model of 671 billion parameters have cost, on 14.8 trillion tokens, at V3's
-# > utilisation and two dollars? Leave out scores.
+# > utilisation and two dollars? Leave out scores, which are in V3's 250.
 #
 # <details><summary>Solution</summary>
 #
@@ -950,32 +953,38 @@ ledger.show("C53", "C54", "C55", "C58", "C04", "C05", form="rows")
 #       f"{cost.days(hours, n_gpus=2048) / 365:.1f} years on 2,048 GPUs")
 # ```
 #
-# 41.7 billion parameters; 86 million dollars, and 2.4 years. V3's makers chose a model that is sixteen times as large as the
-# dense one that they could have had for the same operations.
+# 41.7 billion parameters; 86 million dollars (87 with scores, as in the explorable), and 2.4 years. V3's makers chose a model that
+# is sixteen times as large as the dense one that they could have had for the same operations.
 #
 # </details>
 #
 # > **Exercise 1.11** (how wrong could it be?; medium, 30 minutes). Put error bars on the audit. Suppose that you know the tokens
-# > and not the hours, and that three things are uncertain: whether the second guess counts (250 or 261 GFLOP), whether the peak is reachable (a
-# > large product reaches perhaps 60 to 80 percent of it), and what share of such a *reachable* speed a good team gets (50 to 70
-# > percent). In what range would you expect the hours? Draw a thousand times and give the middle 90 percent. Would 2.664 million
-# > surprise you? Would half of it?
+# > and not the hours, and that three things are uncertain: whether the second guess counts (250 or 261 GFLOP), whether the peak is
+# > reachable (a large product reaches perhaps 60 to 80 percent of it), and what share of such a *reachable* speed a good team gets
+# > (50 to 70 percent). In what range would you expect the hours? Draw a thousand times and give the middle 90 percent: once for
+# > the 16-bit peak, and once for V3's mix, in which scores, head and gates (36.9 of 250.5 GFLOP) are 16-bit products, and the rest has the 8-bit
+# > peak of 1,979. Would 2.664 million surprise you? Would half of it?
 #
 # <details><summary>Solution</summary>
 #
 # ```python
 # import random
-# dice, hours = random.Random(0), []
-# for _ in range(1000):
-#     work = dice.choice([250e9, 261e9]) * 14.8e12
-#     share = dice.uniform(0.6, 0.8) * dice.uniform(0.5, 0.7)
-#     hours.append(cost.gpu_hours(work, peak_flops=989e12, utilisation=share))
-# hours.sort()
-# print(f"{hours[50] / 1e6:.2f} to {hours[949] / 1e6:.2f} million")
+# mixed = 250.5 / (36.9 / 989 + (250.5 - 36.9) / 1979)
+# for peak in (989, mixed):
+#     dice, hours = random.Random(0), []
+#     for _ in range(1000):
+#         work = dice.choice([250e9, 261e9]) * 14.8e12
+#         share = dice.uniform(0.6, 0.8) * dice.uniform(0.5, 0.7)
+#         hours.append(cost.gpu_hours(work, peak_flops=peak * 1e12,
+#                                     utilisation=share))
+#     hours.sort()
+#     print(f"{peak:.0f} TFLOPS: {hours[50] / 1e6:.2f} to "
+#           f"{hours[949] / 1e6:.2f} million, V3 used {386 / peak:.0%}")
 # ```
 #
-# 2.07 to 3.16 million. The published 2.664 lies in the middle. Half of it would lie far outside: it would need 78 percent of the
-# peak, which a single large product may reach, and a training step with all its waiting does not.
+# 2.07 to 3.16 million by the 16-bit peak, and the published 2.664 lies in the middle; half of it would lie far outside. But by the
+# peak of 1,725 TFLOPS that V3's mix allows it is 1.19 to 1.81 million. Half would be no surprise, and 2.664 means only 22 percent.
+# So the count alone excludes a factor of five, and not a factor of two. For that you need the second paper.
 #
 # </details>
 #
@@ -985,8 +994,9 @@ ledger.show("C53", "C54", "C55", "C58", "C04", "C05", form="rows")
 #
 # <details><summary>Hint</summary>
 #
-# `cost.training_flops(config, seq_len=4096, causal=True)` gives the parts, for 4,096 tokens. Multiply `scores` by 2, 1 or ½ and
-# add, or leave out, `head` and twice three times the embedding.
+# `cost.training_flops(replace(config, mtp_depth=0), seq_len=4096, causal=True)` gives the parts, for 4,096 tokens, so divide by
+# 4,096. Multiply `scores` by 2 (whole), 1 or ½; add or leave out `head`; add or leave out six times
+# `config.parameters["embedding"]`. The configurations `V2` and `LLAMA_405B` were imported above.
 #
 # </details>
 #
@@ -1006,9 +1016,9 @@ ledger.show("C53", "C54", "C55", "C58", "C04", "C05", form="rows")
 #     print(times, head, embed, found)
 # ```
 #
-# Scores once, with either the head or the embedding, give 250 and 155 exactly, and 2,473. The 2,448 comes out if Llama's scores,
-# and only Llama's, are halved once more. So the table seems to mix two conventions. It changes no verdict here, and you have
-# found that with ten lines.
+# Scores once, with either the head or the embedding, give 250 and 155 to the billion, and 2,473. The 2,448 comes out if Llama's
+# scores, and only Llama's, are halved once more. So the table seems to mix two conventions. It changes no verdict here, and you
+# have found that with ten lines.
 #
 # </details>
 #

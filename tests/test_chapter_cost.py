@@ -39,12 +39,12 @@ def test_a_preset_comes_to_what_was_published(name, field, published, rel):
 
 def test_llama_takes_the_flop_that_its_paper_says():
     """Source: Llama 3, section 3: 3.8e25, by the rule of six; ours adds attention's scores."""
-    run = TrainingCost.preset("Llama-3.1-405B", scores_percent=0.0).run()
+    run = TrainingCost.preset("Llama-3.1-405B", scores_gflop=0.0).run()
     assert run["petaflop_s_days"] * cost.PETAFLOP_S_DAY == pytest.approx(3.8e25, rel=0.01)
 
 
 def test_the_run_is_that_of_the_functions_of_the_package():
-    run = TrainingCost(total_billion=7.0, active_percent=50.0, scores_percent=0.0, tokens_trillion=2.0, peak_tflops=312.0, utilisation_percent=40.0,
+    run = TrainingCost(total_billion=7.0, active_percent=50.0, scores_gflop=0.0, tokens_trillion=2.0, peak_tflops=312.0, utilisation_percent=40.0,
                        n_gpus=64, price_usd=1.5).run()
     hours = cost.gpu_hours(6 * 3.5e9 * 2e12, peak_flops=312e12, utilisation=0.4)
     assert run["gpu_hours"] == pytest.approx(hours)
@@ -139,13 +139,13 @@ def test_the_page_shows_what_python_says_for_every_preset(visit):
     page.close()
 
 
-def test_one_slider_makes_v3_cost_a_hundred_million(visit):
+def test_one_slider_makes_v3_sixteen_times_as_dear(visit):
     """As the chapter says: let every parameter work."""
     page = visit(1280)
     page.get_by_label("Of them active").focus()
     page.keyboard.press("End")
-    assert rows(page)[0][4] == "$98 million" and page.locator("[type=radio]:checked").count() == 0
-    assert "98 million" in (ROOT / "chapters" / "01_cost.py").read_text("utf8")
+    assert rows(page)[0][4] == "$86.6 million" and page.locator("[type=radio]:checked").count() == 0
+    assert "V3 costs\n# 87 million dollars, sixteen times" in (ROOT / "chapters" / "01_cost.py").read_text("utf8")
     page.get_by_role("status").filter(has_text="Your own run").wait_for(state="attached")
     page.close()
 
@@ -176,8 +176,8 @@ def test_the_figures_of_v3_that_the_chapter_writes_follow_from_its_configuration
     assert round((total - rest) / total * 100) == 97 and "Ninety-seven of a hundred" in text
     scores = 3 * 2 * 61 * 128 * (192 + 128) * 4097 / 2
     per_token = 6 * (active - V * D - (2 * 61 + 1) * D - 61 * (1536 + 512)) + scores
-    assert f"says {per_token / 1e9:.1f}" in text
-    assert 6 * 58 * K * 3 * D * F / per_token == pytest.approx(0.49, abs=0.01) and "do half of the work" in text
+    assert f"count says {per_token / 1e9:.1f}" in text
+    assert 6 * 58 * K * 3 * D * F / per_token == pytest.approx(0.49, abs=0.01) and "Routed experts do half of the work" in text
     module = 2 * D * D + attention + (K + 1) * 3 * D * F + E * D + V * D
     assert round((per_token + 6 * module + scores / 61) / 1e9) == 261 and "package counts 261 GFLOP" in text
     assert round(671.03 / 41.7) == 16 and "sixteen times as large" in text
@@ -188,7 +188,11 @@ def test_the_sums_that_the_chapter_writes_are_right(text):
     for value, words in [
             (600e9 / 5.576e6 / 1e5, "a hundred thousand times as much"), (run / 989e12 / 3.156e7 / 119, "one GPU would need 119 years"),
             (run / 989e12 / 2048 / 86_400 / 21, "2,048 of them three weeks"), (run / 2.664e6 / 3600 / 386e12, "386 TFLOPS"),
-            (14.8e12 / 272.8e9 / 54.3, "54.3 days"), (261 / 250 * 39.0 / 41, "mean 41 percent"), (1.6e9 / 5.576e6 / 287, "That is 287 times"),
+            (14.8e12 / 272.8e9 / 54.3, "54.3 days"), (261 / 250 * 39.0 / 41, "mean 41 percent"),
+            (2448e9 * 15.6e12 / (30.84e6 * 3600 * 989e12) / 0.348, "published hours mean 35"), (5.328 / 5.576 / 0.95, "Nineteen twentieths"),
+            (2.664e6 / 2048 / 24 / 54.2, "they took 54.2"), (6 * 128 * 4096 * 2048 / 6.44e9, "6.44 GFLOP"),
+            (30.84 / 2.664 / 11.58, "Between eleven and twelve times"), (6 * 300e9 * 175e9 / (0.213 * 125e12 * 3600) * 2 / 6.57e6, "6.6 million, *higher*"),
+            (100 * (1 - 37.55 / 671.03 / (280 / 1800)) / 64, "Alone it saves 64 percent"), (1.6e9 / 5.576e6 / 287, "That is 287 times"),
             (64 * 8 * (198 + 80) / 142_336, "142,336 GPU-hours"), (0.294 / 5.576 * 20, "a twentieth of what V3 had cost"),
             (3640 / (run / 8.64e19) * 12, "a twelfth of V3's operations"), (989 / 125 / 8, "eight times the peak of a V100"),
             (38.94 / 21.3 / 1.83, "nearly twice as large a share"), (6 * 175e9 * 300e9 / 8.64e19 / 3646, "3,646."),
@@ -208,23 +212,35 @@ def test_the_recorded_figures_that_the_chapter_writes_are_those_of_the_studies(t
                    for name in ("step", "forward, backward")} for arm in ("D=64", "D=128", "D=256")}
     low, _, high = share["D=128"]["step"]
     assert f"reached {low:.0f} to {high:.0f} percent of the product's speed" in text
-    middles = [f"{values[1]:.0f}" for name in ("forward, backward", "step") for values in (share[arm][name] for arm in share)]
-    assert "Forward and backward: {}, {} and {} percent".format(*middles[:3]) in text
-    assert "The whole step: {}, {} and {} percent".format(*middles[3:]) in text
-    flops = next(t for t in recorded("cost-utilisation")["trials"] if t["arm"] == "D=256")
-    assert f"come to {100 * flops['muon_flops']['step'] / flops['flops']['step']:.0f} percent" in text
+    there, whole = ("{:.0f}, {:.0f} and {:.0f}".format(*(share[arm][name][1] for arm in share)) for name in ("forward, backward", "step"))
+    assert f"forward and backward reach {there} percent at widths 64, 128 and 256" in text and f"not counted as useful, reaches {whole}." in text
+    assert share["D=64"]["forward, backward"][2] < share["D=128"]["forward, backward"][0] < share["D=256"]["forward, backward"][0]
     band = json.loads(lab.data_file("bands.json").read_text())["cost"]["share of the peak in a step"]["tiers"]["cpu"]
     assert band["mean"] == pytest.approx(statistics.mean(share["D=128"]["step"]), abs=1e-3) and band["n_runs"] == 3
 
 
 def test_what_sparsity_saves_is_written_as_recorded(text):
-    for arm, words in (("D=128", "with {} percent less arithmetic our smaller sparse model saves {} percent of the time ({} to {},"),
-                       ("D=256", "the larger, with {} percent less, saves {} ({} to {}).")):
+    for arm, told, again in (
+            ("D=128", "leaves out {} percent of the operations, and saved {}, {} and {} percent of the time",
+             "with {} percent fewer operations our smaller sparse model saves {} percent of the time ({} to {},"),
+            ("D=256", "leaves out {} percent, and saved {}, {} and {}: most", "the larger, with {} percent fewer, saves {} ({} to {}).")):
         runs = [t for t in recorded("cost-sparsity")["trials"] if t["arm"] == arm]
-        counted = 1 - runs[0]["flops"]["sparse"] / runs[0]["flops"]["dense"]
+        left_out = statistics.median(1 - t["done_flops"]["sparse"] / t["done_flops"]["dense"] for t in runs)
         low, middle, high = sorted(1 - 1 / statistics.median(d / s for d, s in zip(t["ms"]["dense"], t["ms"]["sparse"])) for t in runs)
-        assert words.format(*(f"{100 * share:.0f}" for share in (counted, middle, low, high))) in text
-        assert high < counted
+        assert told.format(*(f"{100 * share:.0f}" for share in (left_out, low, middle, high))) in text
+        assert again.format(*(f"{100 * share:.0f}" for share in (left_out, middle, low, high))) in text
+        assert high < left_out
+
+
+def test_the_operations_that_were_recorded_are_those_that_the_package_counts():
+    """The dense model's exactly; the sparse model's but for the rows that pad its experts, at most 31 in each."""
+    for trial in recorded("cost-sparsity")["trials"]:
+        width = int(trial["arm"].removeprefix("D="))
+        sparse = sparse_at(width)
+        counted = {name: sum(cost.training_flops(config, seq_len=256, batch_size=8).values())
+                   for name, config in (("sparse", sparse), ("dense", dense_twin(sparse)))}
+        assert trial["done_flops"]["dense"] == counted["dense"]
+        assert 0 <= trial["done_flops"]["sparse"] - counted["sparse"] <= 3 * 16 * 31 * 6 * 3 * width * width // 2
 
 
 def test_the_printed_solutions_pass_their_checks_and_the_longer_ones_print_what_the_text_says(capsys):
@@ -239,8 +255,9 @@ def test_the_printed_solutions_pass_their_checks_and_the_longer_ones_print_what_
     for name in check.exercises:
         assert getattr(check, name)(given[name]), name
     assert len(blocks) == len(check.exercises) + 3
-    for words in ("41.7 billion parameters", "86 million dollars, and 2.4 years", "2.07 to 3.16 million", "1 1 0 [250, 155, 2473]", "0.5 1 0 [235, 140, 2448]"):
+    for words in ("41.7 billion parameters", "86 million dollars, and 2.4 years", "2.07 to 3.16 million", "1725 TFLOPS: 1.19 to 1.81 million, V3 used 22%", "1 1 0 [250, 155, 2473]", "0.5 1 0 [235, 140, 2448]"):
         assert words in told
     text = " ".join(source.replace("\n#", " ").split())
-    for words in ("41.7 billion parameters; 86 million dollars, and 2.4 years", "2.07 to 3.16 million", "250 and 155 exactly, and 2,473"):
+    for words in ("41.7 billion parameters; 86 million dollars (87 with scores", "2.07 to 3.16 million", "1,725 TFLOPS",
+                  "1.19 to 1.81 million", "only 22 percent", "250 and 155 to the billion, and 2,473"):
         assert words in text

@@ -526,7 +526,7 @@ def test_costs_agree_in_both_languages(in_script):
     from minimodels.explorables import TrainingCost
 
     dice = random.Random(0)
-    fields = dict(total_billion=(-3, 4), active_percent=(-0.3, 2), scores_percent=(-1, 2), tokens_trillion=(-3, 2), peak_tflops=(0, 4),
+    fields = dict(total_billion=(-3, 4), active_percent=(-0.3, 2), scores_gflop=(-1, 3), tokens_trillion=(-3, 2), peak_tflops=(0, 4),
                   utilisation_percent=(0, 2), n_gpus=(0, 5), price_usd=(-0.3, 1))
     pieces = [TrainingCost(**{name: int(10 ** dice.uniform(*ends)) if name == "n_gpus" else 10 ** dice.uniform(*ends) for name, ends in fields.items()},
                            presets={}) for _ in range(200)]

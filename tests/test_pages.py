@@ -102,8 +102,8 @@ def test_the_ledger_s_page_does_not_promise_what_its_rows_do_not_show():
     page, book = text_of("book/ledger.md"), ledger.read()
     assert int(re.search(r"took them apart into (\d+) claims", page)[1]) == len(book.claims)
     assert {f"#{c.id.lower()}" for c in book.claims} >= set(re.findall(r"\((#c\d\d)\)", page))
-    hours = ledger.result(book["C03"].figures[2].arithmetic)     # the speed that hours, tokens and operations give, beside the one measured
-    assert abs(hours / 385 - 1) < 0.01 and "385 TFLOPS were measured" in book["C03"].figures[3].says
+    from_hours, from_pace = (ledger.result(f.arithmetic) for f in book["C03"].figures if f.arithmetic and " days" in f.says)
+    assert abs(from_hours / from_pace - 1) < 0.01    # 2,664 thousand hours on 2,048 GPUs; 14.8 trillion tokens at the pace of a measured step
     for id, verdict in {"C14": "wrong", "C10": "misleading", "C12": "misleading", "C53": "supported"}.items():
         assert book[id].verdict == verdict
 

@@ -56,6 +56,15 @@ def _one_layer(n_layers, n_experts, top_k, n_shared, per_expert, rest):
     return count_both(1, n_experts, top_k, n_shared, per_expert, rest)
 
 
+def _rest_rests(n_layers, n_experts, top_k, n_shared, per_expert, rest):
+    total, active = count_both(n_layers, n_experts, top_k, n_shared, per_expert, rest)
+    return total, active - rest
+
+
+def _swapped(n_layers, n_experts, top_k, n_shared, per_expert, rest):
+    return count_both(n_layers, n_experts, top_k, n_shared, per_expert, rest)[::-1]
+
+
 def _share_of_all(n_layers, n_experts, top_k, n_shared, per_expert, rest):
     total, _ = count_both(n_layers, n_experts, top_k, n_shared, per_expert, rest)
     return total, total * top_k / n_experts
@@ -109,6 +118,10 @@ def _untouched(n_experts, top_k, n_tokens):
 
 def _as_a_share(n_experts, top_k, n_tokens):
     return touched(n_experts, top_k, n_tokens) / n_experts
+
+
+def _drawn_again(n_experts, top_k, n_tokens):
+    return n_experts * (1 - (1 - 1 / n_experts) ** (top_k * n_tokens))
 
 
 def _one_expert_a_token(n_experts, top_k, n_tokens):
@@ -260,24 +273,26 @@ def _says_the_opposite(layer, h, needed):
 EXERCISES = [
     Exercise(
         solution=expert_weights, inputs=_expert_inputs,
-        hint="A matrix from D numbers to F has D x F weights. How many such matrices has an expert, and are they all as large?",
+        hint="A matrix from D numbers to D_f has D x D_f weights. How many such matrices has an expert, and are they all as large?",
         mutants=(
             Mutant(function=_two_matrices, hint="An expert has three matrices: two go up, side by side, and one comes down."),
             Mutant(function=_square_matrices, hint="Each matrix has d_model on one side and d_expert on the other."),
-            Mutant(function=_sizes_added, hint="A matrix of D by F holds D times F numbers, not D plus F."),
+            Mutant(function=_sizes_added, hint="A matrix of D by D_f holds D times D_f numbers, not D plus D_f."),
         )),
     Exercise(
         solution=count_both, inputs=_both_inputs,
-        hint="Both counts have the same form: layers x experts x per_expert + rest. Which experts count in each?",
+        hint="Return two numbers of one form: layers x experts x per_expert + rest. Which experts count in each?",
         mutants=(
             Mutant(function=_idle_shared, hint="A shared expert works on every token, so it is active."),
             Mutant(function=_one_layer, hint="Every one of the n_layers layers has its own experts."),
             Mutant(function=_share_of_all, hint="Only routed experts rest. What stands in `rest` works on every token."),
+            Mutant(function=_rest_rests, hint="The rest works on every token too, so it stands in both numbers."),
+            Mutant(function=_swapped, hint="The other way round: first all parameters, then those at work."),
             Mutant(function=_without_rest, hint="Embedding, attention and the other parts are missing: add rest to both."),
         )),
     Exercise(
         solution=product_flops, inputs=_product_inputs,
-        hint="The result has m x n numbers, each a sum of k products. Backward there are two products of the same three sizes.",
+        hint="Return two numbers. The result has m x n numbers, each a sum of k products; backward there are two products of the same three sizes.",
         mutants=(
             Mutant(function=_half, hint="A multiplication and its addition are two operations."),
             Mutant(function=_back_like_forward, hint="Backward there are two gradients, one for each of the matrices, and each is a product."),
@@ -290,6 +305,7 @@ EXERCISES = [
             Mutant(function=_no_overlap, hint="Two tokens may choose the same expert, and then it counts once."),
             Mutant(function=_untouched, hint="These are the experts that no token uses. The others were asked."),
             Mutant(function=_as_a_share, hint="This is the share of the experts. Their number was asked."),
+            Mutant(function=_drawn_again, hint="A token draws top_k different experts, so it cannot meet one of them twice."),
             Mutant(function=_one_expert_a_token, hint="A token chooses top_k experts, so it leaves a given one alone with probability 1 - top_k / n_experts."),
         )),
     Exercise(
@@ -303,7 +319,7 @@ EXERCISES = [
         )),
     Exercise(
         solution=rent, inputs=_rent_inputs,
-        hint="Each stage has nodes x GPUs in a node x hours. Add the stages up, then multiply with the price.",
+        hint="Return two numbers. Each stage has nodes x GPUs in a node x hours. Add the stages up, then multiply with the price.",
         mutants=(
             Mutant(function=_nodes_for_gpus, hint="A node holds several GPUs, and each of them is rented."),
             Mutant(function=_first_stage, hint="There is more than one stage: add them all."),
@@ -319,7 +335,7 @@ EXERCISES = [
         )),
     Exercise(
         solution=shares_of_saving, inputs=_saving_inputs,
-        hint="Factors multiply, and parts shall add. Which function turns a product into a sum?",
+        hint="Return a dictionary. Factors multiply, and parts shall add: which function turns a product into a sum?",
         mutants=(
             Mutant(function=_shares_of_the_sum, hint="Factors multiply: three factors of 2 save eight times, not six. Take logarithms before you divide."),
             Mutant(function=_savings_side_by_side, hint="These are savings as if each factor were the only one. They do not add up to 1."),

@@ -2,14 +2,14 @@ import {
   h, frame, watch, update, slider, choice, tabular, bar, readout, withUnit, figures, grouped, COUNTS,
 } from "./kit.js";
 
-const RUN = ["total_billion", "active_percent", "scores_percent", "tokens_trillion", "peak_tflops", "utilisation_percent", "n_gpus"];
+const RUN = ["total_billion", "active_percent", "scores_gflop", "tokens_trillion", "peak_tflops", "utilisation_percent", "n_gpus"];
 const FLOPS = ["FLOP", "KFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP"];
 
 // ---- the formula of training_cost.py, operation for operation; a test compares the two
 
 /** What one run comes to. */
 export function computed(p, price) {
-  const perToken = 6 * p.total_billion * 1e9 * p.active_percent / 100 * (1 + p.scores_percent / 100);
+  const perToken = 6 * p.total_billion * 1e9 * p.active_percent / 100 + p.scores_gflop * 1e9;
   const flops = perToken * p.tokens_trillion * 1e12;
   const hours = flops / (p.peak_tflops * 1e12 * p.utilisation_percent / 100) / 3600;
   return { flops_per_token: perToken, petaflop_s_days: flops / (1e15 * 86400), gpu_hours: hours, days: hours / p.n_gpus / 24,
@@ -40,7 +40,8 @@ function render({ model, el }) {
     { key: "total_billion", label: "Parameters", stops: decades(-3, 4), show: billions },
     { key: "active_percent", label: "Of them active", stops: [0.5, 1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90, 100], show: percent },
     { key: "tokens_trillion", label: "Tokens", stops: decades(-3, 2), show: value => withUnit(value * 1e12, COUNTS) },
-    { key: "scores_percent", label: "Attention’s scores add", stops: [0, 1, 2, 5, 10, 15, 20, 25, 30, 40, 50, 75, 100], show: percent },
+    { key: "scores_gflop", label: "Attention’s scores add", stops: [0, 1, 2, 5, 10, 20, 30, 50, 100, 200, 500, 1000],
+      show: value => withUnit(value * 1e9, FLOPS) },
     { key: "peak_tflops", label: "Peak", stops: [1, 10, 50, 125, 312, 989, 2000, 5000],
       show: value => `${grouped(value)} TFLOPS${chips[value] ? ` (${chips[value]})` : ""}` },
     { key: "utilisation_percent", label: "Utilisation", stops: [1, 2, 5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 60, 70, 80, 90, 100], show: percent },

@@ -9,22 +9,25 @@ from minimodels.cost import PETAFLOP_S_DAY, flops_per_token
 from minimodels.explorables.base import COUNTS, Explorable, figures, table, with_unit
 
 FLOPS = ("FLOP", "KFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP")
-RUN = ("total_billion", "active_percent", "scores_percent", "tokens_trillion", "peak_tflops", "utilisation_percent", "n_gpus")
+RUN = ("total_billion", "active_percent", "scores_gflop", "tokens_trillion", "peak_tflops", "utilisation_percent", "n_gpus")
 CHIPS = {"125": "V100", "312": "A100", "989": "H100"}    # by their peak in dense 16-bit products, TFLOPS; the H800 has the H100's
 
 V3 = ModelConfig.preset("deepseek_v3")
 V2 = replace(V3, n_layers=60, d_model=5120, vocab_size=102_400, d_ff=12_288, n_dense_layers=1, n_experts=160, n_shared=2, top_k=6,
-             d_expert=1536, gate="softmax")
+             d_expert=1536, gate="softmax", mtp_depth=0)
 LLAMA_405B = ModelConfig(vocab_size=128_256, d_model=16_384, n_layers=126, attention="gqa", n_heads=128, n_kv_heads=8, d_head=128,
                          d_value=128, d_ff=53_248, n_experts=0, mtp_depth=0, tie_embeddings=False)
 
 
 def _counted(config: ModelConfig, seq_len: int) -> dict:
-    """Size, active share and scores of a configuration. The input embedding is looked up and not multiplied, so it counts as idle."""
+    """Size, active share and scores of a configuration. The input embedding is looked up and not multiplied, so it counts as idle.
+
+    Scores do not grow with the active share, so they are GFLOP a token and not a part of the other work.
+    """
     active = config.n_active_params - config.parameters["embedding"] - config.parameters["norms"]
     per_token = flops_per_token(config, seq_len=seq_len)
     return {"total_billion": round(config.n_params / 1e9, 2), "active_percent": round(100 * active / config.n_params, 3),
-            "scores_percent": round(100 * (per_token / (6 * active) - 1), 2)}
+            "scores_gflop": round((per_token - 6 * active) / 1e9, 2)}
 
 
 # Sources: V2, sections 3.1 and 3.2.3 (its utilisation follows from its hours); V3, Table 1 and section 3.1, and for the utilisation ISCA 2025,
@@ -35,7 +38,7 @@ PRESETS = {
                                              published="1.4 million GPU-hours; 2,048 GPUs are assumed"),
     "DeepSeek-V3": _counted(V3, 4096) | dict(tokens_trillion=14.8, peak_tflops=989.0, utilisation_percent=38.94, n_gpus=2048,
                                              published="2.664 million GPU-hours"),
-    "GPT-3": dict(total_billion=175.0, active_percent=100.0, scores_percent=0.0, tokens_trillion=0.3, peak_tflops=125.0,
+    "GPT-3": dict(total_billion=175.0, active_percent=100.0, scores_gflop=0.0, tokens_trillion=0.3, peak_tflops=125.0,
                   utilisation_percent=21.3, n_gpus=2048, published="3,640 petaflop/s-days; 2,048 GPUs are assumed"),
     "Llama-3.1-405B": _counted(LLAMA_405B, 8192) | dict(tokens_trillion=15.6, peak_tflops=989.0, utilisation_percent=41.0, n_gpus=16_384,
                                                         published="30.84 million GPU-hours"),
@@ -45,17 +48,17 @@ PRESETS = {
 class TrainingCost(Explorable):
     """Days and dollars of one training run.
 
-        FLOPs a token = 6 x active parameters x (1 + scores)      GPU-hours = FLOPs a token x tokens / (peak x utilisation) / 3600
+        FLOPs a token = 6 x active parameters + scores      GPU-hours = FLOPs a token x tokens / (peak x utilisation) / 3600
 
     Left out: everything but the run itself. active_percent: of the parameters, those that are multiplied with a token.
-    scores_percent: what attention's scores add. Source: Kaplan et al. (2020) for the six.
+    scores_gflop: what attention's scores add to a token. Utilisation is of the peak of 16-bit products. Source: Kaplan et al. (2020) for the six.
     """
 
     name = "training_cost"
 
     total_billion = t.Float(min=0.0001).tag(sync=True)
     active_percent = t.Float(min=0.01, max=100.0).tag(sync=True)
-    scores_percent = t.Float(min=0.0).tag(sync=True)
+    scores_gflop = t.Float(min=0.0).tag(sync=True)
     tokens_trillion = t.Float(min=1e-6).tag(sync=True)
     peak_tflops = t.Float(min=0.001).tag(sync=True)                  # of one GPU
     utilisation_percent = t.Float(min=0.1, max=100.0).tag(sync=True)
@@ -101,7 +104,7 @@ class TrainingCost(Explorable):
 
 def computed(p: dict, price_usd: float) -> dict[str, float]:
     """The same for any run p with the fields of RUN; training_cost.js does these operations in this order."""
-    per_token = 6 * p["total_billion"] * 1e9 * p["active_percent"] / 100 * (1 + p["scores_percent"] / 100)
+    per_token = 6 * p["total_billion"] * 1e9 * p["active_percent"] / 100 + p["scores_gflop"] * 1e9
     flops = per_token * p["tokens_trillion"] * 1e12
     hours = flops / (p["peak_tflops"] * 1e12 * p["utilisation_percent"] / 100) / 3600
     return {"flops_per_token": per_token, "petaflop_s_days": flops / PETAFLOP_S_DAY, "gpu_hours": hours, "days": hours / p["n_gpus"] / 24,
