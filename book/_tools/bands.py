@@ -38,6 +38,11 @@ BANDS["model", "steps to learn a page"] = dict(
     study="model-overfit", arm="right", key="steps_to_learn", unit="steps",
     if_below="another version of torch draws other weights.",
     if_above="another version of torch draws other weights; or something in the model is broken.")
+BANDS["train", "yardstick after 80 steps"] = dict(
+    study="train-live", arm="yardstick", key="bits_per_byte", unit="bits per byte",
+    if_below="another Python has another standard library, and so another text.",
+    if_above="another Python has another standard library, and so another text; or the run was stopped early.")
+
 
 
 def bands() -> dict:
