@@ -40,7 +40,7 @@ function render({ model, el }) {
     { key: "total_billion", label: "Parameters", stops: decades(-3, 4), show: billions },
     { key: "active_percent", label: "Of them active", stops: [0.5, 1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90, 100], show: percent },
     { key: "tokens_trillion", label: "Tokens", stops: decades(-3, 2), show: value => withUnit(value * 1e12, COUNTS) },
-    { key: "scores_gflop", label: "Attention’s scores add", stops: [0, 1, 2, 5, 10, 20, 30, 50, 100, 200, 500, 1000],
+    { key: "scores_gflop", label: "Attention’s scores", stops: [0, 1, 2, 5, 10, 20, 30, 50, 100, 200, 500, 1000],
       show: value => withUnit(value * 1e9, FLOPS) },
     { key: "peak_tflops", label: "Peak", stops: [1, 10, 50, 125, 312, 989, 2000, 5000],
       show: value => `${grouped(value)} TFLOPS${chips[value] ? ` (${chips[value]})` : ""}` },
