@@ -3,7 +3,7 @@
 #   book:
 #     number: 4
 #     reading: 80 min
-#     cpu: 40 s, 1 GB
+#     cpu: 55 s, 0.7 GB
 #     needs: "[Attention](03_attention.ipynb): heads, RoPE, the causal mask"
 #     terms:
 #       dense: [yardstick]
@@ -637,19 +637,19 @@ show.show(show.lines({f"std {std:g}": (layers, seen["stream"])
 
 # %% [markdown]
 # The same sixteen layers, the same standard deviation of 0.1 that ended in `nan`, and a factor of 250 between the smallest and
-# the largest start: nothing explodes, and every curve bends over, as Pythagoras says. Hold it against him. At 0.1, take each
-# branch's measured size, add the squares, and compare:
+# the largest start: nothing explodes, and every curve bends over, as Pythagoras says. Hold it against him: take each branch's
+# measured size, add the squares, and compare.
 
 # %%
 for std in (0.02, 0.1):
     seen = inside[std]
     squares = sum(a**2 + f**2 for a, f in
                   zip(seen["attention"], seen["feed-forward"]))
-    print(f"std {std}: by Pythagoras {math.sqrt(std**2 + squares):.2f}, "
-          f"measured {seen['stream'][-1]:.2f}")
+    print(f"std {std}: by Pythagoras {math.sqrt(std**2 + squares):.3g}, "
+          f"measured {seen['stream'][-1]:.3g}")
 
 # %% [markdown]
-# To within a few percent at 0.02, and better at 0.1. Is every start fine, then? The norms make all of them finite. They do not make all of them good. Two numbers
+# To seven percent at 0.02, and to one at 0.1. Is every start fine, then? The norms make all of them finite. They do not make all of them good. Two numbers
 # tell them apart. The first is the loss. A model that knows nothing should say so, and give each of 4,096 tokens the same chance:
 # $\ln 4096 = 8.32$ nats.
 
@@ -759,7 +759,7 @@ class Silent(nn.Module):
 # %% tags=["nbval-ignore-output"]
 batch = OneBatch(torch.tensor([list(text)]))
 curves = {}
-for name in ("attention silenced", "yardstick"):
+for name in ("silenced", "yardstick"):
     torch.manual_seed(0)
     model = Transformer(YARDSTICK)
     if name != "yardstick":
@@ -770,9 +770,10 @@ for name in ("attention silenced", "yardstick"):
 # %% tags=["hide-input", "nbval-ignore-output"]
 steps = list(range(1, OVERFIT.steps + 1))
 flat = {name: (steps, [nats] * len(steps)) for name, nats in rungs.items()}
-show.show(show.lines({name: (steps, curve) for name, curve in curves.items()} | flat,
-                     concept={"yardstick": "dense", "attention silenced": "attn", "how often": "dense", "what follows": "attn"},
-                     x="step", y="loss, nats a byte", title="Only attention gets below what follows what"),
+fig = show.lines({name: (steps, curve) for name, curve in curves.items()} | flat,
+                 concept={"yardstick": "dense", "silenced": "attn", "how often": "dense", "what follows": "attn"},
+                 x="step", y="loss, nats a byte", title="Only attention gets below what follows what")
+show.show(fig.update_xaxes(range=[0, OVERFIT.steps]),
           alt="Two falling curves and two level lines. The model without attention comes to rest on the lower line, 1.39; the whole one falls through it to nearly zero.",
           caption="This run: one page of 256 bytes, sixty steps. Level lines: a model of how often each byte occurs, and one of what follows it.")
 
@@ -782,7 +783,7 @@ from minimodels.generate import decode
 curve = curves["yardstick"]
 below = next((i for i, loss in enumerate(curve, 1) if loss < LEARNT), None)
 print(lab.band("model", "steps to learn a page", below or math.inf))
-print(f"without attention: {curves['attention silenced'][-1]:.3f} nats, "
+print(f"without attention: {curves['silenced'][-1]:.3f} nats, "
       f"where the rung is {rungs['what follows']:.3f}")
 recited = decode(model, [list(text[:5])], max_new_tokens=len(text) - 5)
 recited = text[:5] + bytes(b for b in recited.tokens[0] if b < 256)
@@ -792,7 +793,7 @@ print("word for word:", recited == text)
 # %% [markdown]
 # The silenced model comes to rest on the rung that we had counted before it was built. The whole one falls through, and from five letters recites
 # the page. It has passed. What does it look like when something is broken? We planted five bugs, one at a time, and gave each
-# model the same page, three seeds each.
+# model the same page, three seeds each (the right one, seven).
 
 # %% tags=["hide-input"]
 from minimodels.studies import recorded
@@ -802,8 +803,9 @@ curves = {}
 for arm in planted["arms"]:
     runs = [t["curve"] for t in planted["trials"] if t["arm"] == arm]
     curves[arm] = steps, [statistics.mean(at) for at in zip(*runs)]
-show.show(show.lines(curves | {"what follows": flat["what follows"]}, concept={arm: "dense" if arm == "right" else "attn" for arm in curves},
-                     x="step", y="loss, nats a byte", title="Three bugs fail the test, and two pass it"),
+fig = show.lines(curves | {"what follows": flat["what follows"]}, concept={arm: "dense" if arm == "right" else "attn" for arm in curves},
+                 x="step", y="loss, nats a byte", title="Three bugs fail the test, and two pass it")
+show.show(fig.update_xaxes(range=[0, OVERFIT.steps]),
           alt="Six curves: right, residual of the norm and norm over tokens reach zero; no residual, cut gradient and sum for mean stay above two nats.",
           caption=f"Recorded: minimodels study model-overfit; means over seeds; {planted['trials'][0]['hardware']}.")
 
