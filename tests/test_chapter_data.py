@@ -257,39 +257,59 @@ def test_the_figures_that_the_chapter_writes_are_those_of_the_recorded_runs():
     full = recorded("data-rungs")["trials"][0]
     yardstick = statistics.mean(t["bits_per_byte"] for t in recorded("mla-quality")["trials"] if t["arm"] == "mha")
     assert f"**{full['2-gram of bytes, nats a token']:.1f} loses to {full['2-gram, nats a token']:.1f}**" in text
+    kilobytes = [full[name] * full["valid_bytes"] / 8000 for name in ("2-gram of bytes", "2-gram")]
+    assert f"{full['valid_bytes'] / 1000:.0f} kilobytes shrink to {kilobytes[0]:.0f}, and with tokens to {kilobytes[1]:.0f}" in text
+    assert 2 * full["valid_bytes"] / full["valid_tokens"] == pytest.approx(8, abs=0.5) and "a pair of tokens spans some eight bytes" in text
     assert f"{yardstick:.2f} to {full['5-gram']:.2f} to {full['lzma']:.2f}" in text
     assert full["5-gram"] / yardstick == pytest.approx(1.06, abs=0.005) and "six percent behind" in text
     assert f"`lzma` needs {full['lzma with training text']:.2f} bits a byte" in text and full["lzma with training text"] < yardstick
-    assert "lie in such copies" in text and f"{100 * full['copied bytes']:.1f} percent of the bytes" in text
+    assert f"{100 * full['copied bytes']:.1f} percent of the bytes lie in copies, a third of them in this file" in text
     worst = full["most_copied"][0]
-    assert worst["copied"] > 0.5 and f"needs {worst['bits_per_byte']:.2f} bits a byte for it, and {full['5-gram']:.2f} for the whole" in text
+    assert worst["copied bytes"] / (full["copied bytes"] * full["valid_bytes"]) == pytest.approx(1 / 3, abs=0.02) and "more than half of it" in text
+    assert worst["copied bytes"] > worst["bytes"] / 2 and f"needs {worst['bits_per_byte']:.2f} bits a byte for it, and {full['5-gram']:.2f} for the whole" in text
+    assert full["documents"][1] / sum(full["documents"]) == pytest.approx(0.05, abs=0.005) and "goes by file, five percent of them" in text
+    assert f"{100 * full['valid_bytes'] / (full['valid_bytes'] + full['train_bytes']):.1f} percent of the bytes: a hash" in text
     assert f"The best weight is {full['cache weight']:g}, and the score falls from {full['5-gram']:.3f} to {full['5-gram with cache']:.3f}" in text
     assert f"after 600 steps, {yardstick:.3f}" in text
     assert f"need {full['5-gram, copied']:.2f} bits per byte there, and {full['5-gram, not copied']:.2f} elsewhere; pairs {full['2-gram, copied']:.2f} and {full['2-gram, not copied']:.2f}" in text
     lead = full["2-gram"] - full["5-gram"], full["2-gram, not copied"] - full["5-gram, not copied"]
-    assert f"is {lead[0]:.3f} on all of the text and {lead[1]:.3f} without copies" in text
+    assert f"The lead over pairs is {lead[0]:.3f}." in text and f"Without them the lead is {lead[1]:.3f}, a tenth less" in text
+    from_copies = full["copied bytes"] * (full["2-gram, copied"] - full["5-gram, copied"])
+    assert f"= {from_copies:.3f}$ of that: an eighth" in text and from_copies / lead[0] == pytest.approx(1 / 8, abs=0.01)
+    assert lead[1] / lead[0] == pytest.approx(0.9, abs=0.01) and full["copied bytes"] == pytest.approx(1 / 30, abs=0.002)
+
+    run = json.loads((ROOT / "data" / "runs" / "cpu-stdlib.json").read_text("utf8"))
+    small = ModelConfig.preset("yardstick")
+    assert f"with {run['n_params'] / 1e6:.1f} million parameters and 1,000 steps" in text
+    assert f"with {run['n_params'] / small.n_params:.1f} times the parameters and {run['tokens'] / (600 * 8 * 256):.1f} times the text" in text
+    assert run["bits_per_byte"] < full["lzma with training text"] and "loses to 1,000" in text
+    rates = [t["bits_per_byte"] for t in recorded("mla-rates")["trials"] if t["arm"].startswith("mha")]
+    assert len(rates) == 4 and f"with the worst, {max(rates):.2f}, it would still win" in text and max(rates) < full["5-gram"]
 
     splits = {way: [t["5-gram"] for t in recorded("data-splits")["trials"] if t["arm"] == way] for way in SPLITS}
     mean = {way: statistics.mean(values) for way, values in splits.items()}
     assert f"{mean['by file']:.2f} bits a byte; as single lines {mean['by line']:.2f}, which is {100 * (1 - mean['by line'] / mean['by file']):.0f} percent less" in text
     assert f"from {min(splits['by file']):.2f} to {max(splits['by file']):.2f}" in text and len(splits["by file"]) == 5
 
-    saved = {}
-    for way in SPLITS:
-        alone, primed = (statistics.mean(t[key] for t in recorded("data-splits")["trials"] if t["arm"] == way) for key in ("lzma", "lzma with training text"))
-        saved[way] = round(100 * (1 - primed / alone))
-    assert f"saves {saved['by file']} percent on whole files and {saved['by line']} on single lines" in text
+    better = [100 * (1 - line / file) for file, line in zip(splits["by file"], splits["by line"])]
+    assert f"from {min(better):.0f} to {max(better):.0f}." in text
+    lzma = {(way, key): statistics.mean(t[key] for t in recorded("data-splits")["trials"] if t["arm"] == way) for way in SPLITS for key in ("lzma", "lzma with training text")}
+    falls = {way: f"from {lzma[way, 'lzma']:.2f} to {lzma[way, 'lzma with training text']:.2f}" for way in SPLITS}
+    assert f"it falls {falls['by file']} on whole files and {falls['by line']} on single lines" in text
 
     study = recorded("data-vocabulary")
     bits = [statistics.mean(t["bits_per_byte"] for t in study["trials"] if t["arm"] == f"{rows} rows") for rows in WINDOWS]
     assert f"{bits[0]:.2f}, {bits[1]:.2f}, {bits[2]:.2f} and {bits[3]:.2f} bits per byte" in text and bits == sorted(bits, reverse=True)
     assert f"falls by {bits[0] - bits[1]:.2f} bits per byte" in text and f"by another {bits[1] - bits[3]:.2f}" in text
     each = {rows: [t["bits_per_byte"] for t in study["trials"] if t["arm"] == f"{rows} rows"] for rows in WINDOWS}
-    assert min(each[512]) > max(each[2048]) and min(each[2048]) > max(each[4096])    # larger than the spread
+    spread = max(max(values) - min(values) for values in each.values())
+    steps = [first - second for first, second in zip(bits, bits[1:])]
+    assert steps[0] > 5 * spread and steps[1] == pytest.approx(spread, rel=0.2) and steps[2] < spread and min(each[2048]) > max(each[4096])
+    assert [f"{step:.2f}" for step in steps] == ["0.33", "0.04", "0.02"] and "The first step, 0.33, " in text and "second, 0.04, hardly" in text and "last, 0.02, smaller" in text
     assert sorted(a < b for a, b in zip(each[4096], each[6144])) == [False, False, True] and "one seed of three says the opposite" in text
     assert study["arms"]["512 rows"]["model"]["d_ff"] / study["arms"]["6144 rows"]["model"]["d_ff"] == pytest.approx(4, abs=0.2)
     tokens = {t["arm"]: t["tokens"] for t in study["trials"]}
-    assert f"reads {tokens['512 rows'] / tokens['6144 rows']:.1f} times as many tokens" in text
+    assert f"read {tokens['512 rows'] / tokens['6144 rows']:.1f} times as many tokens" in text
     wide = study["arms"]["6144 rows"]["model"]
     assert round(100 * 6144 * wide["d_model"] / ModelConfig(**wide).n_params) == 62 and "With 6,144, 62 percent" in text
     assert len(Tokens(text=" token", rows=512).tokens()) == 3
@@ -299,6 +319,9 @@ def test_the_figures_that_the_chapter_writes_are_those_of_the_recorded_runs():
         assert len(TOKENIZER.encode(greeting).ids) == n and f"`{greeting}`" in text and f" {n}" in text
     v3 = ModelConfig.preset("deepseek_v3")
     assert f"{100 * v3.vocab_size * v3.d_model / v3.n_params:.2f} percent of all parameters" in text
+    table, active = v3.vocab_size * v3.d_model, v3.n_active_params
+    assert v3.n_params / table == pytest.approx(700, rel=0.05) and "a seven-hundredth" in text
+    assert f"Of what a token uses, those at the end are {100 * table / active:.1f} percent" in text
     assert round(14.8 * full["valid_bytes"] / full["valid_tokens"]) == 56 and "some 56 terabytes" in text
 
 
@@ -306,6 +329,17 @@ def test_k_is_the_best_on_text_that_no_score_is_taken_from():
     trials = recorded("data-smoothing")["trials"]
     means = {k: statistics.mean(t[f"{LONG}-gram"][k] for t in trials) for k in trials[0][f"{LONG}-gram"]}
     assert min(means, key=means.get) == str(K) and len(means) == 6
+    assert all(min(t[f"{LONG}-gram"], key=t[f"{LONG}-gram"].get) == str(K) for t in trials)
+    of_pairs = {k: statistics.mean(t["2-gram"][k] for t in trials) for k in trials[0]["2-gram"]}
+    assert min(of_pairs, key=of_pairs.get) == "200" and round(of_pairs[str(K)] - of_pairs["200"], 3) == 0.002
+
+
+def test_the_draw_in_the_chapter_is_as_its_text_says():
+    cells = json.loads((ROOT / "chapters" / "02_data.ipynb").read_text("utf8"))["cells"]
+    said_ = "".join(line for cell in cells for out in cell.get("outputs", []) if "text" in out for line in out["text"])
+    file, line = (float(re.search(rf"by {way}: ([\d.]+) bits", said_)[1]) for way in ("file", "line"))
+    text = "".join("".join(cell["source"]) for cell in cells)
+    assert f"This one draw says {100 * (1 - line / file):.0f} percent" in text
 
 
 def test_the_recorded_splits_are_the_band():
