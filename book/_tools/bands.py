@@ -44,7 +44,6 @@ BANDS["train", "yardstick after 80 steps"] = dict(
     if_above="another Python has another standard library, and so another text; or the run was stopped early.")
 
 
-
 def bands() -> dict:
     """The contents of data/bands.json: {chapter: {metric: band}}."""
     table = {}

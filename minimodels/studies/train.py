@@ -10,9 +10,10 @@ import torch
 
 from minimodels.config import ModelConfig, TrainConfig
 from minimodels.data import Batches, prepare
+from minimodels.evaluate import evaluate
 from minimodels.model import Transformer
 from minimodels.studies import Study, Training
-from minimodels.train import train
+from minimodels.train import Trainer, train
 
 YARDSTICK = ModelConfig.preset("yardstick")
 RECIPE = replace(TrainConfig.preset("yardstick"), eval_every=300)
@@ -99,6 +100,24 @@ class Watched(Training):
                 "loss": [round(r.loss, 4) for r in records], "grad_norm": [round(r.grad_norm, 4) for r in records]}
 
 
+@dataclass(frozen=True, kw_only=True)
+class SplitRates(Training):
+    """Training with AdamW alone, whose embedding learns at training.embed_lr, as it does beside Muon, and all else at training.lr."""
+
+    def settings(self) -> dict:
+        return super().settings() | {"embedding": "embed_lr"}
+
+    def run(self) -> dict:
+        data = prepare(self.data, self.model.vocab_size, max_bytes=self.max_bytes)
+        model, config = self.build(), self.training
+        trainer = Trainer(model, Batches(data.train, batch_size=config.batch_size, seq_len=config.seq_len, seed=self.seed), config)
+        trainer.peaks[0][0] = config.embed_lr    # make_optimizers puts embedding and head first
+        for step in range(1, config.steps + 1):
+            trainer.step(step)
+        score = evaluate(model, data.valid, n_bytes=data.valid_bytes, seq_len=config.seq_len)
+        return {"bits_per_byte": round(score.bits_per_byte, 5), "n_params": self.model.n_params}
+
+
 FAULTS = {
     "right": {},
     "rate too high": dict(training=replace(SHORT, **{name: TOO_HIGH * getattr(SHORT, name) for name in ("lr", "muon_lr", "embed_lr")}, seed=1)),
@@ -115,6 +134,9 @@ STUDIES = [
           trials=tuple(Training(arm=f"adamw {rate:g}", seed=0, model=YARDSTICK, training=replace(ADAMW, lr=rate, seed=0)) for rate in ADAMW_RATES)),
     Study(name="train-optimizers", question="At its best rate, how well does AdamW train the yardstick? Muon's runs are the arm mha of mla-quality.",
           trials=tuple(Training(arm="adamw", seed=seed, model=YARDSTICK, training=replace(ADAMW, lr=ADAMW_BEST, seed=seed)) for seed in SEEDS)),
+    Study(name="train-embedding", question="How much of the gap is the embedding's rate, which Muon's recipe sets apart?",
+          trials=tuple(SplitRates(arm="adamw, embedding apart", seed=seed, model=YARDSTICK, training=replace(ADAMW, lr=ADAMW_BEST, seed=seed))
+                       for seed in SEEDS[:2])),
     Study(name="train-live", question="Where does the chapter's short run end, over seeds?",
           trials=tuple(Training(arm="yardstick", seed=seed, model=YARDSTICK, training=replace(LIVE, seed=seed), max_bytes=LIVE_BYTES) for seed in range(1, 6))),
     Study(name="train-sizes", question="How does the score depend on the model's size, at equal tokens?",
