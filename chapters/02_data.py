@@ -228,13 +228,11 @@ def learn_by_hand(words, n_merges):
 # %% [markdown]
 # ### Two: prove it
 #
-# The [`tokenizers`](../book/references.md#tokenizers) library is written in Rust, and much faster. Does it learn the same? Forty
-# kilobytes are
-# enough for a proof. Ties decide: among equal counts the library hands out the pair with the smallest ids, so our ids must be
-# the library's. [GPT-2](../book/references.md#gpt-2)'s code separated tokens by spaces, so no byte could look like one. It wrote
-# every byte as a visible
-# character: those that are visible as themselves, the others moved behind them. So id 1 is `!`, and a space comes after all the
-# letters. (Id 0 ends a document.)
+# The [`tokenizers`](../book/references.md#tokenizers) library is written in Rust, and much faster. Does it learn the same?
+# Forty kilobytes are enough for a proof. Ties decide: among equal counts the library hands out the pair with the smallest ids,
+# so our ids must be the library's. [GPT-2](../book/references.md#gpt-2)'s code separated tokens by spaces, so no byte could
+# look like one. It wrote every byte as a visible character: those that are visible as themselves, the others moved behind them.
+# The library does the same, so id 1 is `!`, and a space comes after all the letters. (Id 0 ends a document.)
 
 # %%
 visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
@@ -428,7 +426,8 @@ for name, total in nats.items():
 #
 # A score means something beside other scores. Knowing only that there are 256 bytes costs 8 bits. A **unigram** model knows how
 # frequent each token is, a **bigram** model what follows what. A pair that never occurred must not get probability 0, or one
-# surprise would cost infinitely many bits. So what was seen is mixed with what the shorter context says:
+# surprise would cost infinitely many bits. So what was seen is mixed with what the shorter context says
+# ([MacKay and Peto](../book/references.md#mackay-peto)):
 #
 # $$ p(b \mid a) = \frac{ \mathrm{count}(ab) + k\, p(b) }{ \mathrm{count}(a) + k } \tag{2.2}$$
 #
@@ -514,10 +513,10 @@ show.show(show.bars(rungs, unit="bits per byte of unseen text, less is better", 
 # | `tinystories` | [children's stories](../book/references.md#tinystories), written by GPT-4 | first 100 MB | CDLA-Sharing-1.0 |
 # | `fineweb-edu` | [web pages](../book/references.md#fineweb-edu), filtered for teaching | 5,000 pages | ODC-By 1.0 |
 #
-# The first is on every machine; the others are downloaded on request. Each is split into text to learn from and
-# [validation text](../book/glossary.md#validation-text) to be tested on. The library goes by file, five percent of them and
-# 3.3 percent of the bytes: a hash of each file's path decides, so a new file moves no other. Plays are cut near their end, and the
-# stories come with a validation file. Why not draw lines, or pages?
+# The first is on every machine that has Python; the others are downloaded on request. Each is split into text to learn from and
+# [validation text](../book/glossary.md#validation-text) to be tested on. The library is split by file: five percent of the files are held back, 3.3 percent
+# of the bytes. A hash of each path decides, so a new file moves no other. Plays are cut near their end, and the stories come with
+# a validation file. Why not draw lines, or pages?
 
 # %% tags=["remove-input"]
 show.drawing("splits",
@@ -532,7 +531,8 @@ show.drawing("splits",
 # >
 # > <details><summary>What we found</summary>
 # >
-# > **22 percent, the mean of five draws.** And not because single lines are easier: on their own they are harder to compress.
+# > **22 percent.** That is the mean of five draws. And not because single lines are easier: on their own they are harder to
+# > compress.
 # >
 # > </details>
 
@@ -611,9 +611,9 @@ model = NGram(data.train, vocab_size=4096, n=5, k=100)
 first_lines = [text.split("\n", 1)[0] for text in corpus.valid]
 files = by_document(data, model, first_lines)
 files.sort(key=lambda file: -file["copied bytes"])
-show.table([{"begins with": file["name"][:32], "bytes": file["bytes"],
-             "copied": file["copied bytes"],
-             "bits per byte": file["bits_per_byte"]} for file in files[:4]])
+show.table([{"begins with": file["name"].strip('"# ')[:24],
+             "bytes": file["bytes"], "copied": file["copied bytes"],
+             "bits a byte": file["bits_per_byte"]} for file in files[:4]])
 
 # %% [markdown]
 # > **Margin.** Yours may look different: Python 3.13 removed this module, and a third of the copied bytes with it.
@@ -781,8 +781,8 @@ check.reads_each_token_once(reads_each_token_once)
 # >   by another 0.06, over three seeds of a short training.
 # > - **At equal work:** not measured. The model with 512 rows read 1.9 times as many tokens as the one with 6,144 and still lost,
 # >   so equal work should widen the gap.
-# > - **At DeepSeek's scale:** 129,280 rows are 0.14 percent of all parameters, and as much again at the end. Of what a token
-# >   uses, those at the end are 2.5 percent.
+# > - **At DeepSeek's scale:** 129,280 rows are 0.14 percent of all parameters, and as much again where the next token is scored. Of
+# >   what a token uses, the latter are 2.5 percent: little, but not nothing.
 #
 # > **Takeaways**
 # > 1. BPE merges the most frequent pair, again and again, within words. Know how ties are broken, and two programs agree to the
@@ -796,7 +796,7 @@ check.reads_each_token_once(reads_each_token_once)
 #
 # You need three tools. `model.probabilities(tokens)` gives the probability of each token. `copied(train, valid, n)`, from
 # `minimodels.ngram`, is true at each place of `valid` where a copied run of `n` tokens begins. And
-# `book_data.token_bytes(data.tokenizer)[tokens]` are the bytes of each token.
+# `book_data.token_bytes(data.tokenizer)` holds the bytes of every row: index it with tokens.
 #
 # > **Exercise 2.9** (a cache; medium, 45 minutes). `lzma` may look back at everything so far. Add some of that to the counting
 # > model: mix its probability with a unigram model of the last 500 tokens, with a weight $w$ that you choose on a part of the
@@ -881,9 +881,8 @@ check.reads_each_token_once(reads_each_token_once)
 # ```
 #
 # 3.4 percent are copied. Five tokens need 0.86 bits per byte there, and 1.77 elsewhere; pairs 1.50 and 1.92. The lead over pairs
-# is 0.165. The copies give
-# $0.034 \times (1.50 - 0.86) = 0.022$ of that: an eighth, from a thirtieth of the text. Without them the lead is
-# 0.149, a tenth less. The counting rungs move up by a little and stay in order.
+# is 0.165. The copies give $0.034 \times (1.50 - 0.86) = 0.022$ of that: an eighth, from a thirtieth of the text. Without them
+# the lead is 0.149, a tenth less. The counting rungs move up by a little and stay in order.
 #
 # </details>
 #

@@ -267,8 +267,8 @@ def test_the_figures_that_the_chapter_writes_are_those_of_the_recorded_runs():
     worst = full["most_copied"][0]
     assert worst["copied bytes"] / (full["copied bytes"] * full["valid_bytes"]) == pytest.approx(1 / 3, abs=0.02) and "more than half of it" in text
     assert worst["copied bytes"] > worst["bytes"] / 2 and f"needs {worst['bits_per_byte']:.2f} bits a byte for it, and {full['5-gram']:.2f} for the whole" in text
-    assert full["documents"][1] / sum(full["documents"]) == pytest.approx(0.05, abs=0.005) and "goes by file, five percent of them" in text
-    assert f"{100 * full['valid_bytes'] / (full['valid_bytes'] + full['train_bytes']):.1f} percent of the bytes: a hash" in text
+    assert full["documents"][1] / sum(full["documents"]) == pytest.approx(0.05, abs=0.005) and "five percent of the files are held back" in text
+    assert f"{100 * full['valid_bytes'] / (full['valid_bytes'] + full['train_bytes']):.1f} percent of the bytes. A hash" in text
     assert f"The best weight is {full['cache weight']:g}, and the score falls from {full['5-gram']:.3f} to {full['5-gram with cache']:.3f}" in text
     assert f"after 600 steps, {yardstick:.3f}" in text
     assert f"need {full['5-gram, copied']:.2f} bits per byte there, and {full['5-gram, not copied']:.2f} elsewhere; pairs {full['2-gram, copied']:.2f} and {full['2-gram, not copied']:.2f}" in text
@@ -321,7 +321,7 @@ def test_the_figures_that_the_chapter_writes_are_those_of_the_recorded_runs():
     assert f"{100 * v3.vocab_size * v3.d_model / v3.n_params:.2f} percent of all parameters" in text
     table, active = v3.vocab_size * v3.d_model, v3.n_active_params
     assert v3.n_params / table == pytest.approx(700, rel=0.05) and "a seven-hundredth" in text
-    assert f"Of what a token uses, those at the end are {100 * table / active:.1f} percent" in text
+    assert f"Of what a token uses, the latter are {100 * table / active:.1f} percent" in text
     assert round(14.8 * full["valid_bytes"] / full["valid_tokens"]) == 56 and "some 56 terabytes" in text
 
 
