@@ -26,7 +26,7 @@
 # > **You will be able to**
 # > - compute causal attention by hand, with whole numbers, and then for a whole layer;
 # > - say what a rotation has to do with word order, and test that only distances count;
-# > - look into a trained model and find, by measurement, heads with a job that has a name;
+# > - find heads with a job that has a name in a trained model, and prove it with a cut;
 # > - build a KV cache, prove that it changes nothing, and count what it keeps;
 # > - explain why the same model reads many times as fast as it writes;
 # > - catch a mask that leaks before it makes you famous.
@@ -59,22 +59,21 @@ print(lab.tier())
 # %% [markdown]
 # ## The pain
 #
-# **20 times**
+# **23 times**
 #
-# > **Margin.** One thread of an AMD EPYC, 51 million weights, a batch of one. [Below](#Why-writing-is-slow) you measure
-# > your own machine.
+# > **Margin.** One thread of an AMD EPYC, 51 million weights, a batch of one, 128 tokens written before; a prompt of 512. The
+# > median of 21 rounds, which went from 21 to 33. [Below](#Why-writing-is-slow) you measure your own machine.
 #
-# So much longer does our test model take for a token that it *writes* than for a token that it *reads*. It is the same
-# model with the same weights, and for one token it does about the same multiplications either way. Nothing is wrong with
-# the code. Where does the time go?
+# So much longer does our test model take for a token that it *writes* than for one that it *reads*: the same model, the same
+# weights, about the same multiplications. Nothing is wrong with the code. Where does the time go?
 #
-# The answer needs attention, what attention keeps, and what it costs to fetch it. At the end of this chapter you will be
-# able to say where most of that factor comes from, with two numbers of your machine.
+# The answer needs attention, what attention keeps, and what it costs to fetch it. At the end you can say where the larger
+# part of that factor comes from, with two numbers of your machine: how fast it fetches, and how fast it multiplies.
 #
 # ## What the press said
 #
-# An opinion piece from the weeks after R1 explains DeepSeek's innovations: traditional systems handle text strictly one
-# word after another, the new one takes in whole phrases at once. That is claim C52 of [our list](../book/ledger.md).
+# An opinion piece from the weeks after R1: traditional systems handle text strictly one word after another, DeepSeek's takes
+# in whole phrases at once. The first half is claim C52 of [our list](../book/ledger.md); the second, C48, is chapter 9's.
 #
 # > **Before you read on.** A Transformer of 2017 gets a prompt of 500 words. How many of them does it handle at once: one,
 # > a phrase of some five, or all 500?
@@ -88,15 +87,15 @@ print(lab.tier())
 #
 # ## The idea, by hand
 #
-# In a text, a token's meaning lies in other tokens. In `width * height` the second name is easier to guess if you look back
-# and find that the function is called `area`. [Attention](../book/glossary.md#attention) is a way to look back that can be
-# trained.
+# In a text, a token's meaning lies in other tokens. In `width * height` the second name is easier to guess once you have
+# looked back and found `area`. [Attention](../book/glossary.md#attention) is a way to look back that can be trained.
 #
 # Each token makes three short lists of numbers from its [hidden state](../book/glossary.md#hidden-state), the numbers that
 # stand for it inside the model. A **query**: what am I looking for? A **key**: what can I be found by? A **value**: what do
 # I have to say? Three matrices of weights make them, `w_q`, `w_k` and `w_v`, and training adjusts these. A query is
 # multiplied with the key of every token up to its own: number by number, and added up. The larger this product, the better
-# the fit. The products are turned into shares that add up to 1, and by these shares the values are added.
+# the fit. The products are turned into shares that add up to 1, and by these shares the values are added. One such set of
+# queries, keys and values is a **head**. The picture has one; a layer has several.
 
 # %% tags=["remove-input"]
 show.drawing("lookback",
@@ -111,7 +110,7 @@ show.drawing("lookback",
 #
 # Written for the query at place $t$ and the sources $s$ that it may see:
 #
-# $$\begin{aligned} p_{t,s} &= \mathrm{softmax}_s \left( \frac{q_t \cdot k_s}{\sqrt{D_h}} \right) \\ o_t &= \sum_{s \le t} p_{t,s}\, v_s \end{aligned} \tag{3.1}$$
+# $$\begin{aligned} p_{t,s} &= \mathrm{softmax}_{s \le t} \left( \frac{q_t \cdot k_s}{\sqrt{D_h}} \right) \\ o_t &= \sum_{s \le t} p_{t,s}\, v_s \end{aligned} \tag{3.1}$$
 #
 # | Symbol | Meaning | here | Shape |
 # |---|---|---|---|
@@ -121,9 +120,10 @@ show.drawing("lookback",
 # | $p$ | shares, the attention weights | | `(B, H, T, S)` |
 # | $o$ | outputs, the sums by share | 8 × 16 | `(B, T, H, Dh)` |
 #
-# Two things in it are new: the root, which is step two below, and the $s \le t$ under the sum. A model is trained to name
-# the next token, so while it reads token $t$, token $t + 1$ is the answer, and it must not be seen. This rule is the
-# **causal mask**. It is one line of code, and at the end of the chapter we will get it wrong on purpose.
+# $B$ counts texts, $T$ queries, $S$ sources; while a text is read, $T = S$. Two things are new: the root, which is step two
+# below, and the $s \le t$ under softmax and sum. A model is trained to name the next token, so while it reads token $t$,
+# token $t + 1$ is the answer, and it must not be seen. This rule is the **causal mask**: one line of code, which we will get
+# wrong on purpose.
 #
 # > **Exercise 3.1** (who may look at whom; easy, 3 minutes). Write `may_look(T)`: a list of `T` rows of `T` truth values.
 # > Row `t` is a query, column `s` a source; `True` allows.
@@ -201,9 +201,9 @@ check.attend_one_head(attend_one_head)
 #
 # ### Two: why the root
 #
-# A product of two random lists of $D_h$ numbers is a sum of $D_h$ random terms, and such a sum spreads like $\sqrt{D_h}$.
-# Without the root, a wide head would begin its life sure of itself for no reason. How large is the largest of 64 shares,
-# before anything is learnt?
+# A product of two random lists of $D_h$ numbers is a sum of $D_h$ random terms. Their variances add, so the sum spreads
+# like $\sqrt{D_h}$. Without the root, a wide head would begin its life sure of itself for no reason. How large is the
+# largest of 64 shares, before anything is learnt?
 
 # %%
 torch.manual_seed(0)
@@ -218,7 +218,7 @@ for Dh in (16, 64, 256):
 show.table(rows)
 
 # %% [markdown]
-# Without it, a head of 256 gives nearly everything to one token, drawn by chance, and softmax hardly passes a gradient to
+# Without it, a head of 256 gives nearly everything to one token, drawn by chance, and training learns hardly anything about
 # the others. With it, the width does not matter.
 #
 # ### Three: attention does not know order
@@ -234,14 +234,15 @@ print("the cat sat:", before.tolist())
 print("cat the sat:", after.tolist())
 
 # %% [markdown]
-# The same. A sum has no order. To attention, *dog bites man* is *man bites dog*; position has to come in on purpose.
+# The same. A sum has no order. To a query that comes after them, *dog bites man* is *man bites dog*; position has to come
+# in on purpose.
 #
-# > **Margin.** Not quite: the causal mask alone tells a model something about place, and models without any position can be
-# > trained ([NoPE](../book/references.md#nope)).
+# > **Margin.** Not quite: the causal mask alone tells something about place ([NoPE](../book/references.md#nope)).
 #
 # **RoPE**, rotary position embedding, does it by turning ([RoPE](../book/references.md#rope)). Take two numbers of a query
-# as a point in the plane, and turn it by an angle that grows with its place $t$. Turn the key by the same rule. A product
-# of two arrows depends on the angle between them, and if both move on by five places, both turn on by the same amount.
+# as an arrow in the plane, and turn it by an angle that grows with its place $t$. Turn the key by the same rule. Turning
+# changes no length, so the product of two arrows follows the angle between them. If both move on by five places, both turn
+# on by the same amount, and the angle stays.
 
 # %% tags=["remove-input"]
 show.drawing("turn",
@@ -249,8 +250,9 @@ show.drawing("turn",
              caption="Fifteen degrees a place. Moving both keeps the angle between them; moving one does not.")
 
 # %% [markdown]
-# A head of 16 numbers has eight such pairs, and each turns at a speed of its own. The first turns by one radian a token,
-# the last by a three-thousandth of that, like the hands of a clock:
+# A head of 16 numbers has eight such pairs, numbered from 0, and its product is the sum of theirs. Each turns at a speed of
+# its own, pair $i$ at place $t$ by $t\,\theta_i$. The first turns by one radian a token, the last by a three-thousandth of
+# that, like the hands of a clock:
 #
 # $$ \theta_i = 10{,}000^{-2i/D_h} \tag{3.2}$$
 #
@@ -276,8 +278,7 @@ check.turn(turn)
 #
 # </details>
 #
-# The package keeps a table of cosines and sines and turns all pairs at once. Does the promise hold? One query, one key, and
-# 65 distances, with the text beginning at place 0, at 100, and at 900:
+# Does the promise hold? One query, one key, and 65 distances, with the text beginning at place 0, at 100, and at 900:
 
 # %%
 from minimodels.layers import Rope, rotate
@@ -303,25 +304,28 @@ show.show(show.lines({f"from place {start}": (list(range(65)), ys) for start, ys
           alt="One wavy line over distances 0 to 64; the curves for the three starting places lie on each other.",
           caption="One random query and key of 16 numbers. Starts at 100 and 900 give the same curve to five decimals, so one is drawn.")
 
+# %% [markdown]
+# The waves are the fast pairs, the slow drift below them the slow ones. Four of the eight alone:
+
 # %% tags=["hide-input"]
 speeds = 10_000.0 ** (-torch.arange(0, 16, 2, dtype=torch.float64) / 16)
 names = {0: "pair 0", 2: "pair 2", 4: "pair 4", 7: "pair 7"}
-show.show(show.lines({name: (list(range(65)), [math.cos(d * speeds[i]) for d in range(65)]) for i, name in names.items()},
+show.show(show.lines({name: (list(range(55)), [math.cos(d * speeds[i]) for d in range(55)]) for i, name in names.items()},
                      concept={name: "mha" for name in names.values()}, x="distance between query and key, tokens",
-                     y="what the pair adds, if equal at distance 0", title="Fast pairs tell neighbours apart, slow pairs tell regions apart"),
-          alt="Four cosines: pair 0 swings ten times in 64 tokens, pair 2 once, pair 4 falls a little, pair 7 stays at one.",
-          caption="Equation (3.2) for a head of 16. Computed, not measured.")
+                     y="product, as a share of its largest", title="Fast pairs tell neighbours apart, slow pairs tell regions apart"),
+          alt="Four cosines: pair 0 swings eight times in 54 tokens, pair 2 not quite once, pair 4 falls a little, pair 7 stays at one.",
+          caption="Equation (3.2) for a head of 16. Computed, not measured. Pair 7 needs thousands of tokens: half a turn takes it some 9,900.")
 
 # %% [markdown]
-# One curve for all three starts. Where the text stands does not matter; how far the two tokens are apart does. The waves
-# are the fast pairs, the slow drift below them the slow ones. Training can lean on either: on a fast pair for *the token
-# just before*, on a slow one for *somewhere above*.
+# Training can lean on either: on a fast pair for *the token just before*, on a slow one for *somewhere above*.
 #
 # ### Four: several heads
 #
 # One head has one opinion about where to look. A layer has $H$ of them, narrow ones, side by side: **multi-head
 # attention**. Their outputs are joined and mixed by one more matrix, `w_o`. Here is a whole layer, without any shortcut; it
-# takes the package's weights, so that we can compare.
+# takes the package's weights, so that we can compare. Read `einsum("bthd,bshd->bhts", q, k)` so: a letter for each axis, and
+# what is missing behind the arrow, here `d`, is multiplied and added up. It is the product of each query with each key, for
+# all heads at once.
 
 # %%
 def attention_by_hand(layer, h, turn_table):
@@ -331,17 +335,16 @@ def attention_by_hand(layer, h, turn_table):
     k = layer.w_k(h).unflatten(-1, (H, Dh))                # (B, S, H, Dh)
     v = layer.w_v(h).unflatten(-1, (H, Dh))                # (B, S, H, Dh)
     q, k = rotate(q, turn_table), rotate(k, turn_table)
-    score = einsum("bthn,bshn->bhts", q, k) / Dh**0.5      # (B, H, T, S)
+    score = einsum("bthd,bshd->bhts", q, k) / Dh**0.5      # (B, H, T, S)
     future = torch.ones(score.shape[-2:]).triu(1).bool()   # (T, S)
     share = score.masked_fill(future, -torch.inf).softmax(-1)
-    o = einsum("bhts,bshn->bthn", share, v)                # (B, T, H, Dh)
+    o = einsum("bhts,bshd->bthd", share, v)                # (B, T, H, Dh)
     return layer.w_o(o.flatten(-2))
 
 
 # %% [markdown]
-# Must every head have keys and values of its own? That is a choice, and it becomes a matter of money later. In
-# **multi-query attention** (**MQA**) all heads read the same pair, in **grouped-query attention** (**GQA**) a group of
-# heads shares one. The queries stay as many as they were.
+# Must every head have keys and values of its own? In **multi-query attention** (**MQA**) all heads read the same pair, in
+# **grouped-query attention** (**GQA**) a group of heads shares one. The queries stay as many as they were.
 
 # %% tags=["remove-input"]
 show.drawing("groups",
@@ -349,9 +352,9 @@ show.drawing("groups",
              caption="Which key-value pair each query head reads, at our sizes. A pair is 16 numbers of key and 16 of value.")
 
 # %% [markdown]
-# > **Exercise 3.4** (share; medium, 5 minutes). Write `share_heads(k, n_heads)`. `k` is `(B, S, G, Dh)`, keys of `G`
-# > groups; the result is `(B, S, n_heads, Dh)`, with each group's key repeated for its heads, neighbours together as in the
-# > drawing.
+# > **Exercise 3.4** (share; medium, 5 minutes). Write `share_heads(k, n_heads)`. `k` is `(B, S, n_kv_heads, Dh)`, a key for
+# > each group of heads; the result is `(B, S, n_heads, Dh)`, with each group's key repeated for its heads, neighbours
+# > together as in the drawing.
 
 # %%
 def share_heads(k, n_heads):
@@ -376,10 +379,13 @@ check.share_heads(share_heads)
 #
 # ## Prove it
 #
+# > **Margin.** Hugging Face's layer turns number $i$ together with number $i + 8$, where we turn neighbours; the hidden cell
+# > reorders its weights.
+#
 # Does the layer by hand do what the package's does, and do both do what others have written? The second opinion is
-# PyTorch's own fused attention, the third the layer of Meta's Llama as Hugging Face wrote it. Llama turns number $i$
-# together with number $i + 8$, where we turn neighbours, so its weights need reordering, which is in the hidden cell.
-# Weights are drawn large, so that a mistake would show.
+# PyTorch's own attention in one call, the third the layer of Meta's Llama as Hugging Face wrote it. Weights are drawn large,
+# so that a mistake would show. In the package a `Place` says where the tokens of a pass stand: it carries their turns and, if
+# wanted, a mask. `layer.project(h, place)` gives queries, keys and values, turned.
 
 # %%
 from minimodels.attention import Cache, Place
@@ -428,21 +434,20 @@ for name, answer in answers.items():
 # ## Look inside
 #
 # So far all weights were random. This book's **yardstick** is a small **dense model** of four layers with eight heads each,
-# 1.28 million parameters, which chapter 4 builds and chapter 5 trains on Python's standard library. Its trained weights lie
-# in the repository. Where do its 32 heads look?
+# which chapter 4 builds and chapter 5 trains on Python's standard library. Where do its 32 heads look?
 #
-# > **Before you read on.** Nobody told the heads what to do. In how many of the 32 will you be able to name, after a look
-# > at the numbers, what the head does most of the time?
+# > **Before you read on.** Nobody told the heads what to do. For how many of the 32 can we name one kind of target that gets
+# > at least 40 percent of the head's share?
 # >
 # > <details><summary>What we found</summary>
 # >
-# > **Five.** In our run that many of the 32 give at least 40 percent of their share to one kind of target that we could
-# > name, and one of them gives nearly all. The others spread theirs over many tokens, and we have no name for what they do.
+# > **Four.** Only one of them gives more than half. Of the others some spread theirs widely, and some look sharply at
+# > something that our seven kinds do not cover.
 # >
 # > </details>
 #
-# Each small square below is a head: a row for every query, a column for every source, darker for a larger share. Choose a
-# layer and a head, then point at a token, or walk through the text with the arrow keys.
+# Each small square below is a head: a row for every query, a column for every source, darker for a larger share. Choose one,
+# then walk through the text.
 
 # %%
 from minimodels.checkpoint import Run
@@ -466,12 +471,12 @@ AttentionPattern.of(yardstick, TEXTS, layer=3, head=3, query=25)
 
 # %% [markdown]
 # It opens on the last `self`. Head 3 of layer 3 gives four fifths of its share to what stood right *after* the earlier
-# ones, `.w`, `.` and a comma; and `.name` comes next here. Now choose head 7 of layer 2 and walk: whatever the token, it
-# looks at the one before. Layer 0 has nothing of the kind; its heads look almost everywhere a little.
+# ones, `.w`, `.` and a comma; and `.name` comes next here. Head 7 of layer 2, whatever the token, looks at the one before.
+# The heads of layer 0 look almost everywhere a little.
 #
-# A picture convinces too easily, so measure. For every kind of target, over 4,096 tokens of text that the model was not
-# trained on, take the mean share that a head gives to it. A head that looked everywhere alike would score something too;
-# that stands beside it.
+# A picture convinces too easily, so measure. Take 32 pieces of 128 tokens, spread over text that the model was not trained
+# on, and seven kinds of target. What mean share does a head give to each? An even look scores something too, which stands
+# beside it.
 #
 # > **Exercise 3.5** (a score for a job; easy, 5 minutes). Write `looks_back_one(weights)`: the mean share that queries give
 # > to the token just before them. `weights` is `(T, T)`, row `t` for query `t`. The first query has nobody before it, so
@@ -503,8 +508,8 @@ from minimodels.studies.attention import LIVE, LIVE_BYTES, LIVE_MODEL
 
 data = prepare("stdlib", 4096, max_bytes=LIVE_BYTES)
 tokenizer = yardstick.tokenizer
-unseen = tokenizer.encode(data.valid_text()[:40_000]).ids[:4096]
-pages = torch.tensor(unseen).view(32, 128)
+unseen = tokenizer.encode(data.valid_text()).ids
+pages = torch.tensor(unseen[:32 * 1224]).view(32, 1224)[:, :128]
 found = [targets(page, [tokenizer.decode([i]) for i in page])
          for page in pages.tolist()]
 scores = jobs(patterns(yardstick, pages), found)
@@ -516,28 +521,38 @@ for kind, (mean, even, n) in scores.items():
     rows.append({"looks at": kind,
                  "best head": f"layer {layer_no}, head {head_no}",
                  "its mean share": mean.max().item(),
-                 "looking evenly": even, "queries": n})
+                 "an even look": even, "queries": n})
 show.table(rows)
 
-clearest = torch.stack([mean for mean, _, _ in scores.values()]).amax(0)
-print(f"{(clearest >= 0.4).sum()} of {clearest.numel()} heads give at "
-      "least 40 percent of their share to one kind of target")
+by_kind = torch.stack([mean for mean, _, _ in scores.values()])
+named = (by_kind >= 0.4).nonzero().tolist()
+for kind, layer_no, head_no in named:
+    print(f"layer {layer_no}, head {head_no}: {list(scores)[kind]}, "
+          f"{by_kind[kind, layer_no, head_no]:.1%}")
+
+# %% tags=["hide-input"]
+fig = show.dots({kind: mean.flatten().tolist() for kind, (mean, _, _) in scores.items()}, concept={kind: "mha" for kind in scores},
+                unit="mean share that a head gives to this kind", title="One head of 32 looks at the token before, and at little else")
+fig.data = fig.data[::2]    # the dots without their mean
+show.show(fig,
+          alt="Seven rows of 32 dots, most of them near zero. One dot stands alone at 0.93 in the row of the previous token; three lie near 0.4 after the same token, one near 0.5 at the previous token, two near 0.3 at the start of the line.",
+          caption="This run: every head of the yardstick is a dot in each row, on 4,096 tokens of unseen text.")
 
 # %% [markdown]
-# One head is nearly pure: head 7 of layer 2 gives 93 percent of its share to the token before. Heads 0, 3 and 4 of layer 3
-# find, for a token that has occurred already, what *followed* it then, with about two fifths of their share, where an even
-# look would give 3 percent. A third kind looks at the start of the line, which in Python is its indentation. Note also what
-# is missing. No head looks for the same token itself, and the best at open brackets gives them a share so small, on so few
-# queries, that we will not call it a bracket head.
+# Head 7 of layer 2 is nearly pure: 93 percent to the token before. Head 0 of layer 1 does the same with half its share.
+# Heads 0 and 3 of layer 3 find, for a token that has occurred already, what *followed* it then, with two fifths of theirs,
+# where an even look would give 3 percent; head 4, with 36 percent, just misses our line. Two more lean to the start of the
+# line, which in Python is its indentation. No head looks for the same token itself, and none deserves the name of a bracket
+# head.
 #
-# The first two kinds seem to belong together, and there is a way to find out.
+# Tokens before, and tokens that followed: these two kinds belong together, and there is a way to prove it.
 #
 # ### Two heads that copy
 #
-# The pair is known from larger models as an [induction](../book/glossary.md#induction-head) circuit ([Olsson and
-# others](../book/references.md#induction-heads)): the first head notes at every place what stood before it, and the second,
-# in a later layer, searches these notes. Together they say: *last time this token came, that one followed; so it will
-# again.*
+# The pair is known from other models, of two layers and of many, as an [induction](../book/glossary.md#induction-head)
+# circuit ([Olsson and others](../book/references.md#induction-heads)): the first head notes at every place what stood before
+# it, and the second, in a later layer, searches these notes. Together they say: *last time this token came, that one
+# followed; so it will again.*
 
 # %% tags=["remove-input"]
 show.drawing("induction",
@@ -547,18 +562,19 @@ show.drawing("induction",
 # %% [markdown]
 # If that is what happens, it must work on nonsense too. Take 32 tokens drawn at random and put them twice, one behind the
 # other. No grammar, no meaning; the first half cannot be predicted, and the second only by looking back. Then cut a single
-# head out of the model, by setting its part of `w_o` to zero, and measure again.
+# head out of the model and measure again. The heads' outputs are joined, so head $n$ feeds columns of its own in `w_o`: set
+# them to zero.
 
 # %%
 g = torch.Generator().manual_seed(0)
-once = torch.randint(300, 4096, (64, 32), generator=g)
-twice = torch.cat([once, once], dim=1)               # (64, 64)
+once = torch.randint(300, 4096, (32, 32), generator=g)
+twice = torch.cat([once, once], dim=1)               # (32, 64)
 
 # %%
 @torch.inference_mode()
 def loss_by_half(model):
     """Nats a token on the first and the second half of `twice`."""
-    logits = model(twice).logits[:, :-1].mT          # (64, V, 63)
+    logits = model(twice).logits[:, :-1].mT          # (32, V, 63)
     loss = torch.nn.functional.cross_entropy(logits, twice[:, 1:],
                                              reduction="none")
     return loss[:, :31].mean().item(), loss[:, 32:].mean().item()
@@ -574,31 +590,59 @@ def without(model, layer_no, head_no):
     return cut
 
 
+# %%
+def share_on_what_followed(model):
+    """By layer and head: how much the second half gives to it."""
+    weights = patterns(model, twice)[..., 32:63, 1:32]
+    return weights.diagonal(dim1=-2, dim2=-1).mean((1, 3))
+
+
 # %% tags=["nbval-ignore-output"]
-layer_no, n = divmod(scores["previous token"][0].argmax().item(), 8)
-beside = (n + 1) % 8
-cut = {"whole": yardstick,
-       f"without head {n}": without(yardstick, layer_no, n),
-       f"without head {beside}": without(yardstick, layer_no, beside)}
 rows = []
-for name, model in cut.items():
+for name, model in {"whole": yardstick,
+                    "without layer 2, head 7": without(yardstick, 2, 7),
+                    "without layer 2, head 0": without(yardstick, 2, 0)
+                    }.items():
     first, second = loss_by_half(model)
+    copied = share_on_what_followed(model)[3, [0, 3, 4]].mean().item()
     rows.append({"model": name, "first time, nats": first,
-                 "second time": second})
-show.table(rows, caption=f"Heads of layer {layer_no}.")
+                 "second time": second, "three heads' share": copied})
+show.table(rows, caption="The last column: what heads 0, 3 and 4 of layer 3 "
+                         "give, in the mean, to what followed last time.")
 
 # %% [markdown]
 # The first time nobody can know the tokens. The model is even worse than blind guessing, 8.3 nats, because it expects
-# Python. The second time it saves more than two nats on every token. Then cut that one head out of 32, and the second time
-# is nearly as bad as the first. Its neighbour may go without harm. The head does not copy anything itself; but without its
-# notes the copying heads find nothing. This is stronger evidence than a picture: a picture shows where a head looks, a cut
-# shows what for.
+# Python. The second time it needs 2.6 nats less. That is still no better than blind guessing, for it goes on expecting
+# Python; but it has copied. Now cut head 7 of layer 2: the second time is nearly as bad as the first. The last column says
+# why. A layer above, the copying heads gave 32 percent of their share to the right place, and now give 3. The head that we
+# cut copies nothing itself; without its notes the others find nothing. Would any head have done? Cut each of the 32:
+
+# %% tags=["nbval-ignore-output"]
+whole = loss_by_half(yardstick)[1]
+harm = {(a, n): loss_by_half(without(yardstick, a, n))[1] - whole
+        for a in range(4) for n in range(8)}
+order = sorted(harm, key=harm.get, reverse=True)
+for a, n in order[:5] + order[-3:]:
+    print(f"layer {a}, head {n}: {harm[a, n]:+.2f} nats")
+
+# %% tags=["hide-input"]
+fig = show.dots({f"layer {a}": [harm[a, n] for n in range(8)] for a in range(4)}, concept={f"layer {a}": "mha" for a in range(4)},
+                unit="nats more on the second half, one head cut", title="One head's cut ends the copying, and three come next")
+fig.data = fig.data[::2]
+show.show(fig,
+          alt="Four rows of eight dots. In layer 2 one dot stands alone at 2.4; in layer 3 three lie near 1; all others lie below 0.4, three in layer 1 as low as minus 0.6 to minus 1.2.",
+          caption="This run: each dot is one of the 32 heads, cut out alone.")
+
+# %% [markdown]
+# Head 7 of layer 2 costs more than twice as much as any other, and the three that come next are the three copying heads.
+# None of the rest costs half as much as these. Some cuts help, by up to 1.2 nats; we do not know why. The shares showed where
+# heads look, and the cuts show what for.
 #
 # ## Remember: the KV cache
 #
-# Now let the model write. Each new token needs the keys and values of all tokens before it. They do not change any more:
-# the mask sees to that, for nothing that comes later can reach them. So keep them, in a [KV
-# cache](../book/glossary.md#kv-cache), and compute only what is new.
+# Now let the model write. Each new token needs the keys and values of all tokens before it. These do not change any more,
+# for the mask lets nothing that comes later reach them. So keep them, in a [KV cache](../book/glossary.md#kv-cache), and
+# compute only what is new.
 #
 # > **Exercise 3.6** (one step with a cache; medium, 10 minutes). Write `decode_one(q, k, v, k_cache, v_cache)` for one new
 # > token. `q`, `k`, `v` are `(H, Dh)`; the caches are `(S, H, Dh)`. Return the output `(H, Dh)` and both caches, one token
@@ -634,8 +678,7 @@ check.decode_one(decode_one)
 #
 # </details>
 #
-# A loop that decodes by hand, token by token, must give what reading all at once gave. `h` and `layer` are those of the
-# proof above.
+# Decoding by hand, token by token, must give what reading all at once gave, with the `h` and `layer` of the proof above.
 
 # %%
 def read_one_by_one(layer, h):
@@ -678,8 +721,8 @@ show.table(rows, caption="Four layers, four bytes a number.")
 
 # %% [markdown]
 # Each layer keeps $2 H D_h$ numbers for each token: a key and a value of every head. Four megabytes for a thousand tokens
-# are nothing to worry about. At DeepSeek-V3's sizes the same formula gives 4 megabytes for *one* token; [chapter
-# 6](06_mla.ipynb) begins with that pain, and with what V3 keeps instead.
+# are nothing to worry about. At DeepSeek-V3's sizes the same formula gives 2 · 128 heads · 128 numbers · 61 layers, at two
+# bytes each 4 megabytes for *one* token. [Chapter 6](06_mla.ipynb) begins with that pain, and with what V3 keeps instead.
 #
 # ## Prefill and decode, timed
 #
@@ -692,8 +735,8 @@ show.drawing("passes",
              caption="The same weights, read once for a prompt, and once for every token that is written.")
 
 # %% [markdown]
-# Time both with the trained yardstick, on your machine, in turns, in processor time of one thread. The third row writes
-# without a cache and so computes everything again for each token.
+# Time both on your machine, in turns, in processor time of one thread. The third row writes without a cache, and computes
+# everything again for each token.
 
 # %% tags=["nbval-ignore-output"]
 from minimodels.timing import a_pass, interleaved
@@ -709,21 +752,19 @@ show.table([{"way": name, "tokens a second":
             for name, (n, _) in ways.items()])
 
 # %% [markdown]
-# Reading is faster by far than writing, and the cache is worth more than an order of magnitude. But do not explain this
-# table with memory. The five megabytes of our weights could be fetched in well under a millisecond; a pass over one token
-# takes many times that, and spends it on calls of Python and PyTorch. To see the machine's own limit we need a model that
-# is too large for the processor's caches.
+# The cache is worth more than an order of magnitude. And reading is faster by far than writing. But do not explain this table
+# with memory: a few megabytes can be fetched in a fraction of a millisecond. One token takes many times that, most of it, we
+# think, for many small calls. To see the machine's own limit we need a model too large for the processor's caches.
 #
 # ## Why writing is slow
 #
-# A machine can be short of two things. It can multiply only so fast, and it can fetch numbers from memory only so fast.
-# Which of the two it hits depends on how much it does with a number once it has it. Call that the **intensity**:
-# [FLOPs](../book/glossary.md#flop) for each byte fetched.
+# A machine can multiply only so fast, and it can fetch numbers from memory only so fast. Which of the two limits it hits
+# depends on how much it does with a number once it has it. Call that the **intensity**: [FLOPs](../book/glossary.md#flop)
+# for each byte fetched.
 #
-# In decoding, each weight is fetched, multiplied with one number of one token, added, and dropped. That is two FLOPs for
-# four bytes, half a FLOP a byte. In a prefill of 512 tokens the same weight, once fetched, is used 512 times. And in
-# between lies the batch: 64 conversations that are written at the same time share the weights, too. They do not share their
-# caches.
+# In decoding, each weight is fetched, multiplied with one number of one token, added, and dropped: two FLOPs for four bytes,
+# half a FLOP a byte. In a prefill of 512 tokens the same weight, once fetched, is used 512 times. In between lies the batch:
+# 64 texts that are written at the same time share the weights. They do not share their caches.
 #
 # > **Exercise 3.7** (intensity; medium, 10 minutes). Write `intensity(n_weights, n_cached, batch, n_bytes)`, for one
 # > decoded token in each of `batch` sequences. Each sequence's token meets all `n_weights` numbers and the `n_cached`
@@ -747,26 +788,27 @@ check.intensity(intensity)
 #     return flops / (n_bytes * (n_weights + batch * n_cached))
 # ```
 #
-# With a short cache it grows with the batch. With a long one it cannot exceed 2 FLOPs a number, whatever the batch: a cache
-# has no one to share it with.
+# With a short cache it grows with the batch. The longer the cache, the closer it sinks to 2 FLOPs a number, whatever the
+# batch: a cache has no one to share it with. The model below keeps 2 · 1,024 · 4 numbers a token for 129 tokens:
+# `intensity(51e6, 1.06e6, 64, 4)` is 14.0, as in the table.
 #
 # </details>
 #
-# Now put it to the test with 51 million weights, 205 MB, too much for the cache of most processors. We time six passes, and
-# in the same turns the two limits themselves: adding up an array of 268 MB, which is nothing but fetching, and multiplying
-# two matrices, which is hardly any.
+# Now put it to the test with 51 million weights (205 MB; the output head is not timed), too much for most processors'
+# caches. We time six passes, decoding behind 128 tokens, and in the same turns the two limits: adding up an array of 268 MB,
+# which is nothing but fetching, and multiplying two matrices, which is hardly any.
 
 # %% tags=["nbval-ignore-output"]
-from minimodels.studies.attention import PASSES, WIDE, work
+from minimodels.studies.attention import PASSES, WIDE, against, pooled, work
 from minimodels.timing import MULTIPLY_FLOPS, READ_BYTES, roofs
 
 wide = Transformer(WIDE).eval()
 ms = interleaved(roofs() | {name: a_pass(wide, *sizes)
                             for name, sizes in PASSES.items()},
                  rounds=3, clock=time.thread_time)
-fastest = {name: min(times) / 1e3 for name, times in ms.items()}  # seconds
-GB_s = READ_BYTES / fastest["read"] / 1e9
-GFLOPS = MULTIPLY_FLOPS / fastest["multiply"] / 1e9
+took = {name: statistics.median(x) / 1e3 for name, x in ms.items()}  # s
+GB_s = READ_BYTES / took["read"] / 1e9
+GFLOPS = MULTIPLY_FLOPS / took["multiply"] / 1e9
 print(f"this machine, one thread: {GB_s:.1f} GB/s, {GFLOPS:.0f} GFLOPS;"
       f" they meet at {GFLOPS / GB_s:.1f} FLOPs a byte")
 
@@ -777,19 +819,19 @@ for name, (T, B, S) in PASSES.items():
     at = cost["flops"] / cost["bytes"]
     rows.append({"pass": name, "FLOPs a byte": round(at, 1),
                  "bound, GFLOPS": round(min(at * GB_s, GFLOPS), 1),
-                 "measured": round(cost["flops"] / fastest[name] / 1e9, 1),
-                 "tokens a second": round(T * B / fastest[name])})
+                 "measured": round(cost["flops"] / took[name] / 1e9, 1),
+                 "tokens a second": round(T * B / took[name])})
 show.table(rows)
 
 # %% [markdown]
-# The bound is the smaller of the two limits: intensity times bandwidth, or the peak. Drawn with both axes in powers, it
-# looks like a roof, and the picture is called a [roofline](../book/glossary.md#roofline)
-# ([Roofline](../book/references.md#roofline)). Here it is with our recorded times.
+# The bound is the smaller of intensity times bandwidth, and the peak. Drawn with both axes in powers it looks like a roof,
+# hence [roofline](../book/glossary.md#roofline) ([Roofline](../book/references.md#roofline)). With our recorded times:
 
 # %% tags=["hide-input"]
 timed = recorded("attention-roofline")
-best = {name: min(min(t["ms"][name]) for t in timed["trials"]) / 1e3 for name in timed["trials"][0]["ms"]}
-bandwidth, peak = READ_BYTES / best["read"] / 1e9, MULTIPLY_FLOPS / best["multiply"] / 1e9
+rounds = pooled(timed["trials"])
+typical = {name: statistics.median(times) / 1e3 for name, times in rounds.items()}
+bandwidth, peak = READ_BYTES / typical["read"] / 1e9, MULTIPLY_FLOPS / typical["multiply"] / 1e9
 ridge = peak / bandwidth
 roof = [0.25, ridge, 400]
 points = {}
@@ -797,82 +839,77 @@ for name, sizes in PASSES.items():
     if name == "prefill, 8 tokens":    # it lies on "decode, 8"
         continue
     cost = work(WIDE, *sizes)
-    points[name] = [cost["flops"] / cost["bytes"]], [cost["flops"] / best[name] / 1e9]
+    points[name] = [cost["flops"] / cost["bytes"]], [cost["flops"] / typical[name] / 1e9]
 fig = show.lines({"roof": (roof, [min(x * bandwidth, peak) for x in roof])} | points,
                  concept={name: "mha" for name in points}, x="FLOPs for each byte fetched", y="GFLOPS reached", log_x=True, log_y=True,
-                 title="Writing one token at a time leaves most of the processor waiting for memory")
+                 title=f"Written one by one, tokens use {statistics.median(against(rounds)['percent of the peak, written']):.0f} percent of the peak")
 fig.update_layout(margin={"r": 24}, xaxis={"range": [-0.7, 3.4], "dtick": 1}, yaxis={"dtick": 1})
 show.show(fig,
-          alt="A line that rises and then runs flat. Decode with a batch of one lies far down its slope; decode with 8 and 64 and prefill lie further right and higher, prefill of 512 tokens at the flat part.",
-          caption=f"Recorded: minimodels study attention-roofline; {timed['trials'][0]['hardware']}. The fastest of 15 rounds, in processor time.")
+          alt="A line that rises and then runs flat. Decode with a batch of one lies far down its slope; decode with 8 and 64 and prefill lie further right and higher; prefill of 512 tokens comes closest to the flat part.",
+          caption=f"Recorded: minimodels study attention-roofline; {timed['trials'][0]['hardware']}. Medians of {len(rounds['read'])} rounds, in processor time.")
 
 # %%
-written, read = best["decode, 1 at a time"], best["prefill, 512"] / 512
-n_bytes = work(WIDE, *PASSES["decode, 1 at a time"])["bytes"]
-print(f"{bandwidth:.1f} GB/s and {peak:.0f} GFLOPS meet at {ridge:.1f} "
-      f"FLOPs a byte, {ridge / 0.5:.0f} times the half FLOP of decoding")
-print(f"a token written takes {1e3 * written:.1f} ms, a token read "
-      f"{1e3 * read:.2f} ms: {written / read:.0f} times as long")
-by_product = n_bytes / READ_BYTES * best["read by a product"]
-print(f"fetching {n_bytes / 1e6:.0f} MB: {n_bytes / bandwidth / 1e6:.1f} "
-      f"ms for a sum, {1e3 * by_product:.1f} ms for a product")
+show.table([{"within a round": what, "median": statistics.median(x),
+             "from": min(x), "to": max(x)}
+            for what, x in against(rounds).items()],
+           caption=f"Ratios within each of {len(rounds['read'])} rounds. "
+                   f"In the median {bandwidth:.1f} GB/s, {peak:.0f} GFLOPS; "
+                   f"a token written {1e3 * typical['decode, 1 at a time']:.1f}"
+                   f" ms, read {1e3 * typical['prefill, 512'] / 512:.2f} ms.")
 
 # %% [markdown]
-# Begin at the lower left. With half a FLOP a byte, decoding reaches 4 percent of the peak; the multipliers stand idle, and
-# faster ones would not help. At the right a long prompt reaches 80 percent: there the processor works.
+# Begin at the lower left. With half a FLOP a byte, decoding reaches 3 percent of the peak. At the right a long prompt
+# reaches 81 percent: there the processor works.
 #
-# Two numbers explain the greater part of the factor at the top of the chapter. A token that is read costs at least its
-# FLOPs divided by the peak, one that is written at least its bytes divided by the bandwidth. With half a FLOP a byte the
-# two differ by twice the intensity at which the roof bends: an expected factor of 11. We measured 20. The rest has names
-# too. Fetching by multiplying with a vector, which is what decoding does, is slower than fetching by a plain sum (8.0 ms
-# against 5.9); and a pass over one token is many small calls, whose cost we did not take apart.
+# Now the factor from the top, 23. A token that is read costs at least its FLOPs divided by the peak, one that is written at
+# least its bytes divided by the bandwidth. These bounds alone differ by a factor of 11. The rest is how far each stays behind
+# its bound: reading takes 1.2 times as long, writing 2.6 times. Of these 2.6, the model's matrix products alone take 2.1. Fetching is
+# slower for them than for a plain sum: one large matrix that meets a vector already takes 1.3 times the bound, and why our
+# smaller ones take more, we did not find out. The many small calls are hardly to blame. A whole pass of the yardstick, with
+# as many layers and next to no weights, takes 0.2.
 #
-# Between the two lies the batch. Sixty-four texts at once have 14 FLOPs a byte and not 32, because each brings a cache of
-# its own that nobody shares; the longer the texts, the worse. The point for 8 texts lies far below the roof, and part of
-# that is ours: for fewer than 32 rows our package multiplies by another routine, which does not use this processor's widest
-# instructions. A roof says what is possible, not what is reached.
+# Sixty-four texts at once have 14 FLOPs a byte and not 32, because each brings a cache of its own that nobody shares; the
+# longer the texts, the worse. And most points lie well below the roof: it says what is possible, not what is reached.
 #
 # ## What sharing costs
 #
-# If fetching is the limit, fewer keys and values are fewer bytes, and that is the whole case for **GQA** and **MQA**. What
-# do they cost? Five seeds each, at equal parameters (the feed-forward part is widened for what attention saves), 600 steps;
-# the study is chapter 6's.
+# Fewer keys and values are fewer bytes to fetch: that is the whole case for **GQA** and **MQA**. What do they cost? Five
+# seeds each, 600 steps, at equal parameters, each at the rate that suited it best of four on one other seed; the study is
+# chapter 6's.
 
 # %% tags=["hide-input"]
 quality = recorded("mla-quality")
 quality_of = {name.upper(): [t["bits_per_byte"] for t in quality["trials"] if t["arm"] == name] for name in ("mha", "gqa", "mqa")}
-show.show(show.dots(quality_of, unit="bits per byte of unseen text", title="The more heads share a key, the more bits the model needs"),
-          alt="Three rows of five dots: MHA lowest, then GQA, then MQA.",
+show.show(show.dots(quality_of, unit="bits per byte of unseen text", title="The more heads share a key, the more bits our model needs"),
+          alt="Three rows of five dots. The means rise from MHA to GQA to MQA; the rows overlap at their ends.",
           caption=f"Recorded: minimodels study mla-quality; five seeds each; {quality['trials'][0]['hardware']}. The stroke is the mean.")
 
 # %%
 mean = {name: statistics.mean(bits) for name, bits in quality_of.items()}
-for name, kept in (("GQA", 64), ("MQA", 32)):
-    more = [a - b for a, b in zip(quality_of[name], quality_of["MHA"])]
-    print(f"{name} keeps {kept / 256:.1%} of MHA's numbers; bits a byte: "
-          f"{statistics.mean(more):+.4f}, from {min(more):+.4f} to "
-          f"{max(more):+.4f} over the seeds")
+for less, more in (("MHA", "GQA"), ("MHA", "MQA"), ("GQA", "MQA")):
+    cost = [b - a for a, b in zip(quality_of[less], quality_of[more])]
+    print(f"{more} against {less}, bits a byte: {statistics.mean(cost):+.4f}, "
+          f"from {min(cost):+.4f} to {max(cost):+.4f} over the seeds")
 
 # %% [markdown]
-# A quarter of the cache for 0.6 percent more bits, an eighth for 1.2. With every seed **MHA** is best and **MQA** worst.
-# Large models, which pay for every byte of cache, mostly take the middle: Llama 3.1 405B has eight pairs for 128 heads
-# ([Llama 3, Table 3](../book/references.md#llama-3)).
+# A quarter of the cache for 0.6 percent more bits, an eighth for 1.2. The rows overlap, but with every seed **MHA** is best
+# and **MQA** worst. Many large models take the middle: Llama 3.1 405B has eight pairs for 128 heads ([Llama 3, Table
+# 3](../book/references.md#llama-3)).
 #
 # ## Break it
 #
 # ### A mask that leaks
 #
 # Write `s <= t + 1` where `s <= t` belongs. Each query now sees one token too many, the very one that it has to predict.
-# Nothing crashes. We train two models of two layers on short windows, one right and one with the leak, for 120 steps, which
-# takes about half a minute.
+# Nothing crashes. We train two models of two layers on short windows for 120 steps, one right and one with the leak.
 #
 # > **Before you read on.** After a full training, the yardstick needs more than 3 nats a token. What loss will the leaking
 # > model show after 120 steps: about the same as the right one, half of it, or nearly nothing?
 # >
 # > <details><summary>What we found</summary>
 # >
-# > **Nearly nothing.** 0.18 bits per byte in the mean of three seeds, where the right model needs 2.42. It has found where
-# > the answer is written.
+# > **Nearly nothing.** Half a nat a token (0.18 bits per byte, 0.15 to 0.24 over three seeds), where the right model needs
+# > 6.3 (2.42). It has found where the answer is written.
 # >
 # > </details>
 
@@ -904,9 +941,9 @@ for name, model in (("right", right), ("leaking", leaking)):
                                  title="With a leak, the loss dives"))
 
 # %% [markdown]
-# For a while both learn alike. Then the leaking model discovers where the answer lies, and its loss falls far below what
-# the yardstick reaches after two hundred times as many tokens. In practice this moment looks like a triumph. Ask the model
-# to *use* what it knows: put the right mask back, and nothing else, and score it on unseen text.
+# At first the leaking model is only a little ahead. Then it discovers where the answer lies, and its loss falls far below
+# what the yardstick reaches after two hundred times as many tokens. In practice this looks like a triumph. Ask the model to
+# *use* what it knows: put the right mask back, and nothing else, and score it on unseen text.
 
 # %% tags=["nbval-ignore-output"]
 from minimodels.evaluate import evaluate
@@ -921,45 +958,46 @@ def bits(model):
 shown = {"right": bits(right), "leaking, as trained": bits(leaking)}
 shown["leaking, with the right mask"] = bits(heal(leaking))
 blind = math.log2(4096) * len(data.valid) / data.valid_bytes
-show.table([{"model": name, "bits per byte": b}
+nats = math.log(2) * data.valid_bytes / len(data.valid)  # a token, for 1
+show.table([{"model": name, "bits per byte": b, "nats a token": b * nats}
             for name, b in (shown | {"blind guessing": blind}).items()])
 print(lab.band("attention", "right after 120 steps", shown["right"]))
 
 # %% [markdown]
-# With the right mask it is worse than blind guessing among 4,096 tokens. It never learnt to predict, only to copy, and now
-# it copies from the wrong place with confidence.
+# With the right mask it is worse than blind guessing among 4,096 tokens, here and with each of the three recorded seeds. It
+# has learnt to copy, and now there is nothing to copy.
 #
 # ### Rotations that go wrong
 #
-# Three more faults, all around the rotation, in the same small model, recorded with three seeds each. *Key turned twice*:
-# the key is rotated where it is made, and again where it is used, as happens when two people add RoPE. *Both turned twice*:
-# queries too. *Never turned*: no rotation at all. What do you expect of each?
+# Three more faults in the same small model, trained at twice the yardstick's rate, three seeds each. *Key turned twice*: the
+# key is rotated where it is made, and again where it is used, as happens when two people add RoPE. *Both turned twice*:
+# queries too. *Never turned*: no rotation at all.
 
 # %% tags=["hide-input"]
 broken = recorded("attention-bugs")
 by_arm = {arm: [t for t in broken["trials"] if t["arm"] == arm][:3] for arm in broken["arms"]}
 turned = {arm: [t["bits_per_byte"] for t in runs] for arm, runs in by_arm.items() if arm != "leaking mask"}
 show.show(show.dots(turned, concept={arm: "dense" if arm == "right" else "mha" for arm in turned}, unit="bits per byte of unseen text",
-                    title="In a short training, a fault in the rotation does not show"),
+                    title="In a short training, a fault in the rotation hardly shows"),
           alt="Four rows of three dots that overlap: right, key turned twice, both turned twice, never turned.",
           caption=f"Recorded: minimodels study attention-bugs; three seeds each; {broken['trials'][0]['hardware']}. The stroke is the mean.")
 
 # %%
-kinds = {"bits per byte": "bits_per_byte", "with the right one": "honest"}
+kinds = {"bits per byte": "bits_per_byte", "with the right layer afterwards": "honest"}
 show.table([{"layer": arm} | {
                 words: round(statistics.mean(t[key] for t in runs), 3)
                 for words, key in kinds.items()}
             for arm, runs in by_arm.items()])
 
 # %% [markdown]
-# Nothing to see: the four differ less than their seeds do. A training as short as this, on windows of 64 tokens, hardly
-# uses position; you can even put the right layer in afterwards, and the score hardly moves. Whether the four part in a
-# longer run, we did not record. So a short test run, which is what everybody makes after a change, is no test of a
-# rotation. Only the leak stands out in the table, and it stands out as the best.
+# Nothing to see: with each fault one seed is better and two are worse than the right layer. So short a training, on windows
+# of 64 tokens, hardly uses the rotation: put the right layer in afterwards, and all nine scores rise, but by less than 0.007.
+# Whether the four part in a longer run, we did not record. A short run is what everybody makes after a change, and this one
+# was no test of a rotation. Only the leak stands out in the table, and it stands out as the best.
 #
-# Now plant every fault in the yardstick instead, which was trained with the right rotation and has come to rely on it. A
-# fifth joins them: *cached before its turn*, where the key goes into the cache as it was. The model reads the second half
-# of eight pages, once all at once, and once token by token behind a cache. Nothing is trained:
+# Now plant every fault in the yardstick, which was trained with the right rotation. A fifth joins them: *cached before
+# rotation*, where the key goes into the cache as it was. The model reads the second half of our 32 pieces, once all at once,
+# and once token by token behind a cache. Nothing is trained:
 
 # %% tags=["nbval-ignore-output"]
 from minimodels.bugs.attention import BUGS
@@ -969,31 +1007,31 @@ spoilt = {name: plant(copy.deepcopy(yardstick), bug)
           for name, bug in BUGS.items()}
 rows = []
 for name, model in ({"right": yardstick} | spoilt).items():
-    loss = read(model, pages[:8])
+    loss = read(model, pages)
     rows.append({"yardstick": name, "read at once": loss["at_once"],
                  "read one by one": loss["one_by_one"]})
 show.table(rows, caption="Nats a token.")
 
 # %% [markdown]
-# Now all of them matter. The faults of the rotation cost the trained model from 0.6 to 1.9 nats a token. The leak *lowers*
-# the loss, without a step of training: to copy what it finds is a thing that this model can do already. And the last row is
-# the treacherous one. Read at once, it agrees with the right model in every digit; only one by one does it lose its way. It
-# remembers what was said, and not where.
+# Now all of them matter. The faults of the rotation cost the trained model from 0.6 to 2.0 nats a token. The leak *lowers*
+# the loss, without a step of training. (We think that the copying heads find it: the next token has noted what stands before
+# it, and that is the query's own.) The last row is the treacherous one. Read at once, it agrees with the right model in every digit; only one by one does it lose its
+# way, by 2.4 nats. It remembers what was said, and not where.
 #
 # > **Bugs that still train.**
-# > - **A mask that leaks.** The loss is too good. Token by token, behind a cache, there is no next token to see, and what
-# >   was learnt is useless.
-# > - **One of the two turned twice.** A score depends on $t - 2s$, so on where a text stands. Moving the whole text by nine
-# >   places changes the output; a right layer's does not change. [Chapter 6](06_mla.ipynb) lets you write that test.
-# > - **Both turned twice.** Distances still decide, so the test of distances passes. Only a comparison with another
-# >   implementation finds it.
-# > - **Cached before the turn.** Training has no cache, and its loss is exactly right. Reading one by one gives other
-# >   numbers than reading at once.
+# > - **A mask that leaks.** The loss is too good. Behind a cache there is no next token to see, and what was learnt is useless.
+# > - **The key turned twice.** The query has turned by $t$, the key by $2s$: a score depends on where a text stands. Moving
+# >   all of it by nine places changes the output; a right layer's does not change. [Chapter 6](06_mla.ipynb) lets you write
+# >   that test.
+# > - **Both turned twice.** Distances still decide, so that test passes. Only a comparison with another implementation finds
+# >   it.
+# > - **Cached before rotation.** Training has no cache, and its loss is exactly right. Reading one by one gives other numbers
+# >   than reading at once.
 #
 # > **Exercise 3.8** (catch the leak; medium, 15 minutes). Write `sees_the_future(layer, h, place)`. `layer(h, place)` gives
 # > the outputs `(B, T, D)` for hidden states `h`. Change late tokens, and look whether an earlier output moves; compare
 # > with `torch.allclose(..., atol=1e-5)`. The check hands you layers with and without a leak, and some with another fault,
-# > which is not one. Return a truth value.
+# > which is no leak and must not be reported. Return a truth value.
 
 # %%
 def sees_the_future(layer, h, place):
@@ -1017,32 +1055,27 @@ check.sees_the_future(sees_the_future)
 #     return False
 # ```
 #
-# Three lines of test, and the most embarrassing bug of the trade is gone. It works on a whole model too, on logits.
+# A few lines of test, and the most embarrassing bug of the trade is gone. It works on a whole model too: exchange late
+# tokens, and compare its [logits](../book/glossary.md#logits), the numbers that it gives out for the next token.
 #
 # </details>
 #
 # ## Does it pay here?
 # > **Does it pay here?** **The cache, yes, at every size. Sharing heads, not at ours.**
 # >
-# > - **The cache:** it changes no number, and without it the yardstick would compute 513 tokens to write one. You have
-# >   timed the difference above.
-# > - **GQA and MQA:** four megabytes for a thousand tokens are not worth saving, and both cost quality: 0.0105 and 0.0198
-# >   bits per byte more in the mean of five seeds.
-# > - **A batch:** if you have many texts to continue, continue them together. On our machine 64 at once came out at 12
-# >   times as many tokens a second as one alone, with 128 tokens in each cache.
-# > - **At DeepSeek's scale:** the cache is what limits how many conversations share a machine, so all of this is reversed.
-# >   V3 serves reading and writing on separate groups of GPUs ([DeepSeek-V3, section
-# >   3.4](../book/references.md#deepseek-v3)).
+# > - **The cache:** it changes no number, and without it the yardstick would compute 513 tokens to write one.
+# > - **GQA and MQA:** a few megabytes are not worth 0.0105 and 0.0198 bits per byte.
+# > - **A batch:** if you have many texts to continue, continue them together. On our machine 64 at once came out at 13 times
+# >   as many tokens a second as one alone (11 to 18 within a round), with 128 tokens in each cache.
+# > - **At DeepSeek's scale:** such a cache takes megabytes a token, so there sharing pays.
 #
 #
 # ## The claim again
 #
 # > **Claim C52 · misleading.** *Traditional systems handle text strictly one word after another.*
 # >
-# > They read all of it at once: the causal mask lets every place of a text be computed in the same pass, and that is how
-# > every Transformer is trained. You have timed it. Only *writing* goes one token after another, and there DeepSeek-V3 does
-# > the same. Its paper serves the two apart, as prefilling and decoding. What V3 adds, a guess at the token after next, is
-# > chapter 9's.
+# > They read all of it at once: the causal mask lets every place of a text be computed in the same pass. You have timed it.
+# > Only *writing* goes one token after another, in DeepSeek-V3 too.
 # >
 # > *It would have been right to say:* every Transformer reads in parallel and writes one token after another.
 # >
@@ -1050,44 +1083,42 @@ check.sees_the_future(sees_the_future)
 #
 # ## What production does
 #
-# - **Fused kernels.** Nobody writes the $T \times S$ scores to memory. Kernels such as the one in PyTorch compute softmax
-#   block by block while they fetch keys; the weights that you saw in the pictures never exist. Chapter 11 builds one.
-# - **Two fleets.** V3's prefill runs on units of 32 GPUs and its decoding on units of 320 ([DeepSeek-V3, section
-#   3.4](../book/references.md#deepseek-v3)), because one is limited by arithmetic and the other by memory.
-# - **The same gap.** On average over a day in 2025 one of V3's nodes took in 73.7 thousand tokens a second, those that were
-#   found in a cache included, or put out 14.8 thousand ([open-infra-index](../book/references.md#open-infra-index)). With
-#   very large batches the factor shrinks; it does not vanish.
+# - **Fused kernels.** Hardly anybody writes the $T \times S$ scores to memory. A kernel computes softmax block by block while
+#   it fetches keys; the shares that you saw never exist. Chapter 11 builds one.
+# - **Two fleets.** V3's prefill runs on units of at least 32 GPUs, its decoding on units of at least 320; of the experts in
+#   decoding the paper says that memory access is the bottleneck ([DeepSeek-V3, section
+#   3.4](../book/references.md#deepseek-v3)).
+# - **A smaller gap.** Over a day in 2025 a node that served V3 and R1 took in 73.7 thousand tokens a second, or put out 14.8
+#   thousand. But 56 percent of the input was found in a cache; without it the factor is 2.2, by our sum
+#   ([open-infra-index](../book/references.md#open-infra-index)).
 # - **Smaller caches.** Shared heads, then **latent attention** ([chapter 6](06_mla.ipynb)), then fewer bits a number.
 #
 # > **Takeaways**
-# > 1. Attention is a weighted mean of values; a query's products with the keys are the weights, after softmax, over $s \le
-# >    t$.
+# > 1. Attention is a weighted mean of values; a query's products with the keys make the weights, by softmax over $s \le t$.
 # > 2. It knows no order. RoPE turns queries and keys by their place, so that products follow distances.
-# > 3. Heads find jobs by themselves, some of which have names. Measure before you name, and cut to see whether it matters.
-# > 4. A KV cache changes no number. Decoding fetches all weights for every token, and waits for memory; a prompt or a batch
-# >    shares them.
+# > 3. Some heads find jobs that have names. Measure before you name, and cut to see whether it matters.
+# > 4. A KV cache changes no number. Decoding fetches all weights for every token, and memory limits it long before
+# >    arithmetic does; a prompt or a batch shares them.
 # > 5. Too good a loss is a bug report. Test the mask by changing the future.
 #
 # ## Longer problems
 #
 # > **Exercise 3.9** (turned twice is not turned wrong; easy, 15 minutes). Show that turning queries and keys twice is RoPE
-# > with doubled frequencies: give a table `Rope(frequency, max_len)` whose single turn equals two turns of ours, and
-# > compare the products. What does that say about the base 10,000 in equation (3.2)?
+# > with doubled speeds: give a table `Rope(frequency, max_len)` whose single turn equals two turns of ours, and compare the
+# > turned queries. What does that say about the speeds in equation (3.2)?
 #
 # <details><summary>Solution</summary>
 #
 # ```python
-# from minimodels.layers import yarn_frequencies
-#
-# frequency = yarn_frequencies(16, 10_000.0, 1, 4096, 32, 1)
+# frequency = 10_000.0 ** (-torch.arange(0, 16, 2) / 16)
 # once, doubled = Rope(frequency, 1024), Rope(2 * frequency, 1024)
 # x, at = torch.randn(1, 1024, 1, 16), torch.arange(1024)
 # twice_turned = rotate(rotate(x, once(at)), once(at))
 # print(torch.allclose(twice_turned, rotate(x, doubled(at)), atol=1e-4))
 # ```
 #
-# It prints `True`. The speeds are a choice, and the model trains with others as well. What must hold is that the query's
-# and the key's are the same.
+# It prints `True`. The speeds are a choice, and 10,000 is one number of it: another base changes all but the first, doubling
+# changes all. Our short runs are no test of which is better. What must hold is that the query's and the key's are the same.
 #
 # </details>
 #
@@ -1114,7 +1145,8 @@ check.sees_the_future(sees_the_future)
 #     def forward(self, h, place, cache=None):
 #         t = torch.arange(h.shape[1])
 #         near = (t[:, None] >= t) & (t[:, None] - t < Windowed.width)
-#         return super().forward(h, Place(place.turn, None, near, False))
+#         return super().forward(
+#             h, Place(place.turn, mask=near, is_causal=False))
 #
 # model = plant(copy.deepcopy(yardstick), Windowed)
 # for Windowed.width in (1, 2, 4, 8, 16, 32, 64, 128):
@@ -1124,14 +1156,15 @@ check.sees_the_future(sees_the_future)
 #     print(Windowed.width, round(loss.item(), 3))
 # ```
 #
-# In our run the loss falls from 5.76 nats with the token itself alone to 3.54 with 32 tokens and 3.41 with 128; the
-# doubling from 64 on gains less than 0.03. A model that was trained with all of the text has never learnt to do without it;
-# one that was trained with a window could pass news on from layer to layer, and so reach four windows back.
+# In our run the loss falls from 5.51 nats with the token itself alone to 3.38 with 32 tokens and 3.25 with 128; the doubling
+# from 64 on gains less than 0.02. Our pieces end at 128 tokens, so half of the queries have fewer than 64 before them, and
+# this says nothing about a longer look back. A model that was trained with all of the text has never learnt to do without
+# it; one that was trained with a window could pass news on from layer to layer, and so reach four windows back.
 #
 # </details>
 #
-# > **Exercise 3.11** (which heads matter; hard, 45 minutes). Cut each of the 32 heads out in turn with `without`, and
-# > measure the loss on `pages`. Does the head with the clearest job matter most? Then cut the five that matter least,
+# > **Exercise 3.11** (which heads matter; hard, 45 minutes). You have cut each of the 32 heads out on nonsense. Do it on
+# > `pages`, on real text. Does the head with the clearest job matter most there too? Then cut the five that matter least,
 # > together. Is the harm the sum of the five harms?
 #
 # <details><summary>Solution</summary>
@@ -1156,9 +1189,10 @@ check.sees_the_future(sees_the_future)
 #       "their sum:", round(sum(harm[at] for at in order[:5]), 3))
 # ```
 #
-# In our run the head that looks back one matters most by far: 0.40 nats, more than twice as much as any other. The least
-# important five, most of them in layer 0, can go together for about a hundredth of a nat. That is more than the sum of
-# their single harms: while one was gone, others did its work.
+# In our run the head that looks back one matters most by far: 0.42 nats, more than twice as much as any other. The least
+# important five, four of them in layer 0, can go together for two hundredths of a nat. That is more than the sum of their
+# single harms, 0.012: perhaps, while one was gone, others did its work. Part of it is our choice: we took the five that came
+# out lowest.
 #
 # </details>
 #

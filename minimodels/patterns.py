@@ -38,7 +38,7 @@ def weights_of(layer: GroupedAttention, h: Tensor, place: Place) -> Tensor:
     """softmax(q k^T scale) of one layer without a cache, which its fused kernel never shows: (B, H, T, T)."""
     q, k, _ = layer.project(h, place)
     k = k.repeat_interleave(layer.n_heads // layer.kv_heads, dim=2)  # (B, T, H, Dh)
-    score = torch.einsum("bthn,bshn->bhts", q, k) * layer.scale  # (B, H, T, T)
+    score = torch.einsum("bthd,bshd->bhts", q, k) * layer.scale  # (B, H, T, T)
     T = h.shape[1]
     return score.masked_fill(~may_attend(torch.arange(T, device=h.device), T), float("-inf")).softmax(-1)
 

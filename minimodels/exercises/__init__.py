@@ -168,12 +168,20 @@ def _like(answer, wanted):
 
 
 def _difference(a, b, *, tolerance):
-    """Where a and b differ, as an index in brackets, and what stands there: of two long lists the first row that is not the same."""
+    """Where a and b differ, as an index in brackets, and what stands there: of two long lists or arrays the first row that is not the same."""
     at = ""
+    a, b = _listed(a, b)
     while all(isinstance(value, (list, tuple)) and len(_said(value)) > WIDTH for value in (a, b)) and len(a) == len(b):
         i = next(i for i in range(len(a)) if not agree(a[i], b[i], tolerance=tolerance))
-        at, a, b = f"{at}[{i}]", a[i], b[i]
+        at, (a, b) = f"{at}[{i}]", _listed(a[i], b[i])
     return at, a, b
+
+
+def _listed(a, b):
+    """Two arrays of one shape as lists, and an array without axes as the number that it holds; anything else as it is."""
+    if _same_shape(a, b):
+        return a.tolist(), b.tolist()
+    return tuple(value.item() if getattr(value, "shape", None) == () else value for value in (a, b))
 
 
 def _same_shape(a, b):
@@ -200,5 +208,7 @@ def _short(value):
         return "<layer>"    # its name may be the answer
     if callable(value) or is_dataclass(value):
         return f"<{getattr(value, '__name__', type(value).__name__)}>"
+    if isinstance(value, tuple) and any(hasattr(item, "shape") for item in value):
+        return f"({', '.join(map(_short, value))})"
     text = _said(value)
     return text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"

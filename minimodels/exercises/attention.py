@@ -78,6 +78,18 @@ def _masked_after_softmax(q, k, v):
     return (q @ k.T / math.sqrt(q.shape[1])).softmax(-1).tril() @ v
 
 
+def _powers_of_two(q, k, v):
+    return attend_one_head(q * math.log(2), k, v)
+
+
+def _root_of_length(q, k, v):
+    return attend_one_head(q * math.sqrt(q.shape[1] / len(q)), k, v)
+
+
+def _keys_ask(q, k, v):
+    return attend_one_head(k, q, v)
+
+
 def _softmax_over_queries(q, k, v):
     T = len(q)
     score = (q @ k.T / math.sqrt(q.shape[1])).masked_fill(torch.ones(T, T).triu(1).bool(), -torch.inf)
@@ -117,13 +129,13 @@ def _second_from_first(a, b, angle):
 # ---- 3.4
 
 def share_heads(k, n_heads):
-    """Each key-value head, repeated for its group of query heads. k: (B, S, G, Dh). Returns (B, S, n_heads, Dh)."""
+    """Each key-value head, repeated for its group of query heads. k: (B, S, n_kv_heads, Dh). Returns (B, S, n_heads, Dh)."""
     return k.repeat_interleave(n_heads // k.shape[2], dim=2)
 
 
 def _share_inputs(rng):
-    G = rng.choice([2, 3])
-    return torch.randn(2, 5, G, 7, generator=_generator(rng)), G * rng.choice([2, 3])
+    n_kv_heads = rng.choice([2, 3])
+    return torch.randn(2, 5, n_kv_heads, 7, generator=_generator(rng)), n_kv_heads * rng.choice([2, 3])
 
 
 def _in_turns(k, n_heads):
@@ -176,6 +188,16 @@ def _heads_mixed(q, k, v, k_cache, v_cache):
     return torch.einsum("hs,shd->hd", score.softmax(-1), v_cache), k_cache, v_cache
 
 
+def _output_alone(q, k, v, k_cache, v_cache):
+    return decode_one(q, k, v, k_cache, v_cache)[0]
+
+
+def _softmax_over_heads(q, k, v, k_cache, v_cache):
+    o, k_cache, v_cache = decode_one(q, k, v, k_cache, v_cache)
+    score = torch.einsum("hd,shd->hs", q, k_cache) / math.sqrt(q.shape[-1])
+    return torch.einsum("hs,shd->hd", score.softmax(0), v_cache), k_cache, v_cache
+
+
 def _decode_unscaled(q, k, v, k_cache, v_cache):
     return decode_one(q * math.sqrt(q.shape[-1]), k, v, k_cache, v_cache)
 
@@ -202,6 +224,14 @@ def _weights_for_each(n_weights, n_cached, batch, n_bytes):
 
 def _one_cache_for_all(n_weights, n_cached, batch, n_bytes):
     return 2 * batch * (n_weights + n_cached) / (n_bytes * (n_weights + n_cached))
+
+
+def _cache_met_once(n_weights, n_cached, batch, n_bytes):
+    return 2 * (batch * n_weights + n_cached) / (n_bytes * (n_weights + batch * n_cached))
+
+
+def _bytes_for_each_flop(n_weights, n_cached, batch, n_bytes):
+    return 1 / intensity(n_weights, n_cached, batch, n_bytes)
 
 
 def _one_flop(n_weights, n_cached, batch, n_bytes):
@@ -292,7 +322,7 @@ def _looks_ahead(weights):
 
 
 EXERCISES = [
-    Exercise(solution=may_look, inputs=_mask_inputs, hint="Row t is a query, column s a source. Which s may it see?", mutants=(
+    Exercise(solution=may_look, inputs=_mask_inputs, hint="T lists of T truth values, True or False. Row t is a query, column s a source. Which s may it see?", mutants=(
         Mutant(function=_next_too, hint="Your query sees the token after it, which is the one that it must predict."),
         Mutant(function=_not_itself, hint="A token may look at itself. Without that, what does the first one look at?"),
         Mutant(function=_columns_for_rows, hint="Rows and columns are exchanged: a row is a query, and the first query sees one token alone."),
@@ -303,25 +333,32 @@ EXERCISES = [
         Mutant(function=_unmasked, hint="The future must be masked: a query may see s <= t alone."),
         Mutant(function=_zero_for_minus_infinity, hint="A score of 0 is not 'no weight', because exp(0) is 1. Put minus infinity."),
         Mutant(function=_masked_after_softmax, hint="Mask before softmax: after it, the weights that are left no longer add up to 1."),
+        Mutant(function=_powers_of_two, hint="Softmax takes e to the power of each score; the two was for sums by hand."),
+        Mutant(function=_root_of_length, hint="The root is that of Dh, the width of a query, and not that of T."),
+        Mutant(function=_keys_ask, hint="Queries and keys are exchanged: row t of the scores belongs to query t."),
         Mutant(function=_softmax_over_queries, hint="Softmax runs along the sources of one query, the last axis."))),
     Exercise(solution=turn, inputs=_pair_inputs, hint="Where does (1, 0) go if it is turned by a quarter? And (0, 1)?", mutants=(
         Mutant(function=_turned_back, hint="Yours turns the other way round: the minus belongs to the first number."),
         Mutant(function=_sum_of_both, hint="Without a minus it is no rotation: the length changes."),
         Mutant(function=_in_degrees, hint="The angle is in radians already."),
         Mutant(function=_second_from_first, hint="The second number is made from the *old* first one; yours has been written over."))),
-    Exercise(solution=share_heads, inputs=_share_inputs, hint="Each key-value head, n_heads / G times in a row.", mutants=(
-        Mutant(function=_in_turns, hint="Neighbouring query heads share: 0 0 0 1 1 1, not 0 1 0 1 0 1. `repeat_interleave` does it."),
+    Exercise(solution=share_heads, inputs=_share_inputs, hint="Each key-value head, n_heads / n_kv_heads times in a row.", mutants=(
+        Mutant(function=_in_turns, hint="Neighbouring query heads share: 0 0 0 1 1 1, not 0 1 0 1 0 1. You have repeated the whole, not each."),
         Mutant(function=_first_group_for_all, hint="That is multi-query attention: all heads read the first group."),
-        Mutant(function=_times_n_heads, hint="Repeat each head n_heads / G times, so that n_heads come out."))),
+        Mutant(function=_times_n_heads, hint="Repeat each head n_heads / n_kv_heads times, so that n_heads come out."))),
     Exercise(solution=decode_one, inputs=_cache_inputs, hint="Append, then attend; a mask is not needed, because nothing lies in the future.", mutants=(
         Mutant(function=_without_itself, hint="The new token looks at itself too: append before you attend."),
         Mutant(function=_at_the_front, hint="The new entry goes behind the others: the next one must find them in order."),
         Mutant(function=_cache_unchanged, hint="The caches that you return must hold the new token."),
         Mutant(function=_heads_mixed, hint="Each head meets its own keys alone: keep the letter h in both."),
+        Mutant(function=_output_alone, hint="Return three things: the output, and both caches, which the next token will need."),
+        Mutant(function=_softmax_over_heads, hint="Softmax runs along the sources of one head, the last axis of (H, S)."),
         Mutant(function=_decode_unscaled, hint="The scale 1 / sqrt(Dh) belongs here too."))),
     Exercise(solution=intensity, inputs=_intensity_inputs, hint="FLOPs: two for each number that a token meets. Bytes: what is read, once.", mutants=(
         Mutant(function=_weights_for_each, hint="The batch shares the weights: they are read once for all its tokens."),
         Mutant(function=_one_cache_for_all, hint="Each sequence has a cache of its own, and each must be read."),
+        Mutant(function=_cache_met_once, hint="Each sequence's token meets a cache: count its FLOPs once for each of the batch."),
+        Mutant(function=_bytes_for_each_flop, hint="That is bytes for each FLOP: divide the other way round."),
         Mutant(function=_one_flop, hint="A multiplication with its addition counts as two FLOPs."),
         Mutant(function=_numbers_for_bytes, hint="You divide by numbers; a number has n_bytes bytes."))),
     Exercise(solution=sees_the_future, inputs=_leak_inputs, hint="Change what comes late, and look at what was computed for what came early.", mutants=(

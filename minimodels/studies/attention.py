@@ -1,6 +1,7 @@
 """Chapter 03: what planted bugs do to the score of a small model, and how fast a pass reads and writes beside what memory allows."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,10 +12,11 @@ from minimodels.bugs.attention import BUGS
 from minimodels.config import ModelConfig, TrainConfig
 from minimodels.data import Dataset
 from minimodels.evaluate import evaluate, windows
+from minimodels.linear import Linear
 from minimodels.model import Transformer
 from minimodels.studies import Study, Training
 from minimodels.studies.mla import loss_of
-from minimodels.timing import a_pass, interleaved, roofs
+from minimodels.timing import MULTIPLY_FLOPS, READ_BYTES, a_pass, interleaved, roofs
 
 # what the chapter trains while you read: two of the yardstick's layers, short windows and a high rate, so that a leak is found within a minute
 LIVE_MODEL = replace(ModelConfig.preset("yardstick"), n_layers=2)
@@ -80,6 +82,7 @@ CONTEXT = 128
 # tokens a sequence that pass at once, sequences, tokens that the cache holds before
 PASSES = {"decode, 1 at a time": (1, 1, CONTEXT), "decode, 8": (1, 8, CONTEXT), "decode, 64": (1, 64, CONTEXT), "prefill, 8 tokens": (8, 1, 0),
           "prefill, 64": (64, 1, 0), "prefill, 512": (512, 1, 0)}
+APART = ("one token's products", "the yardstick, 1 at a time")
 
 
 def work(config: ModelConfig, T: int, B: int, S: int) -> dict[str, int]:
@@ -95,23 +98,77 @@ def work(config: ModelConfig, T: int, B: int, S: int) -> dict[str, int]:
     return {"flops": B * T * (2 * matrices + attended), "bytes": 4 * (weights + B * cached)}
 
 
+def products(model: Transformer) -> Callable[[], None]:
+    """A function that does the matrix products of one token in all layers, and nothing else of a pass."""
+    layers = [module for block in model.layers for module in block.modules() if isinstance(module, Linear)]
+    rows = {layer.in_features: torch.randn(1, 1, layer.in_features) for layer in layers}
+
+    @torch.inference_mode()
+    def run():
+        for layer in layers:
+            layer(rows[layer.in_features])
+
+    return run
+
+
 @dataclass(frozen=True, kw_only=True)
 class Roofline:
-    """Time passes of a model and the machine's two roofs in turns, in seconds of one thread: reading memory, and multiplying matrices."""
+    """Time passes of a model and the machine's two roofs in turns, in milliseconds of one thread: reading memory, and multiplying matrices.
+
+    Two more take a decoded token apart: its products alone, and a whole pass of the yardstick, with as many layers and calls and 17
+    times fewer weights.
+    """
 
     arm: str
     seed: int
-    rounds: int = 5
+    rounds: int = 7
 
     def settings(self) -> dict:
-        return {"model": WIDE.to_dict(), "passes": {name: list(sizes) for name, sizes in PASSES.items()}, "rounds": self.rounds}
+        return {"model": WIDE.to_dict(), "passes": {name: list(sizes) for name, sizes in PASSES.items()}, "apart": list(APART),
+                "rounds": self.rounds}
 
     def run(self) -> dict:
         torch.manual_seed(self.seed)
         model = Transformer(WIDE).eval()
         passes = {name: a_pass(model, T, B, S) for name, (T, B, S) in PASSES.items()}
+        yardstick = Transformer(ModelConfig.preset("yardstick")).eval()
+        passes |= dict(zip(APART, (products(model), a_pass(yardstick, *PASSES["decode, 1 at a time"]))))
         times = interleaved(roofs() | passes, rounds=self.rounds, clock=time.thread_time)
         return {"ms": {name: [round(ms, 3) for ms in each] for name, each in times.items()}}
+
+
+def against(ms: dict[str, list[float]]) -> dict[str, list[float]]:
+    """What a table of times says, as ratios within each round: a slow moment of the machine meets both sides of a ratio.
+
+    ms: what `interleaved` gave for `roofs`, PASSES and, where they were timed, APART. Times are those of one token.
+    """
+    def ratio(a, b, factor=1.0):
+        return [factor * x / y for x, y in zip(ms[a], ms[b], strict=True)]
+
+    one, prompt, many = "decode, 1 at a time", "prefill, 512", "decode, 64"
+    cost = {name: work(WIDE, *sizes) for name, sizes in PASSES.items()}
+    T, B = PASSES[prompt][0], PASSES[many][1]
+    fetched = READ_BYTES / cost[one]["bytes"]          # how many times a roof reads what a decoded token reads
+    multiplied = MULTIPLY_FLOPS / cost[prompt]["flops"]
+    found = {
+        "a token written / a token read": ratio(one, prompt, T),
+        "the bounds of the two": ratio("read", "multiply", T * multiplied / fetched),
+        "read / its bound": ratio(prompt, "multiply", multiplied),
+        "written / its bound": ratio(one, "read", fetched)}
+    if APART[0] in ms:
+        found |= {"its products alone / the same bound": ratio(APART[0], "read", fetched)}
+    found |= {"one large product / the same bound": ratio("read by a product", "read")}
+    if APART[1] in ms:
+        found |= {"a yardstick's pass / the same bound": ratio(APART[1], "read", fetched)}
+    return found | {
+        "percent of the peak, written": ratio("multiply", one, 100 * cost[one]["flops"] / MULTIPLY_FLOPS),
+        "percent of the peak, read": ratio("multiply", prompt, 100 * cost[prompt]["flops"] / MULTIPLY_FLOPS),
+        "tokens a second, 64 at once / 1": ratio(one, many, B)}
+
+
+def pooled(trials: list[dict]) -> dict[str, list[float]]:
+    """The rounds of all trials, one after another."""
+    return {name: [ms for trial in trials for ms in trial["ms"][name]] for name in trials[0]["ms"]}
 
 
 STUDIES = [
