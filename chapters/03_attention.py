@@ -849,24 +849,26 @@ show.show(fig,
           caption=f"Recorded: minimodels study attention-roofline; {timed['trials'][0]['hardware']}. Medians of {len(rounds['read'])} rounds, in processor time.")
 
 # %%
-show.table([{"within a round": what, "median": statistics.median(x),
-             "from": min(x), "to": max(x)}
-            for what, x in against(rounds).items()],
-           caption=f"Ratios within each of {len(rounds['read'])} rounds. "
-                   f"In the median {bandwidth:.1f} GB/s, {peak:.0f} GFLOPS; "
-                   f"a token written {1e3 * typical['decode, 1 at a time']:.1f}"
-                   f" ms, read {1e3 * typical['prefill, 512'] / 512:.2f} ms.")
+show.table([{"within a round": what,
+             "median": round(statistics.median(x), 2),
+             "from": round(min(x), 2), "to": round(max(x), 2)}
+            for what, x in against(rounds).items()])
+in_ms = {"written": 1e3 * typical["decode, 1 at a time"],
+         "read": 1e3 * typical["prefill, 512"] / 512}
+print(f"medians: {bandwidth:.1f} GB/s, {peak:.0f} GFLOPS; a token",
+      ", ".join(f"{way} {x:.2f} ms" for way, x in in_ms.items()))
 
 # %% [markdown]
-# Begin at the lower left. With half a FLOP a byte, decoding reaches 3 percent of the peak. At the right a long prompt
-# reaches 81 percent: there the processor works.
+# Each row is a ratio of two times of the same round, so that a slow moment of the machine meets both. Begin at the lower
+# left of the figure. With half a FLOP a byte, decoding reaches 3 percent of the peak. At the right a long prompt reaches
+# 81 percent: there the processor works.
 #
-# Now the factor from the top, 23. A token that is read costs at least its FLOPs divided by the peak, one that is written at
-# least its bytes divided by the bandwidth. These bounds alone differ by a factor of 11. The rest is how far each stays behind
-# its bound: reading takes 1.2 times as long, writing 2.6 times. Of these 2.6, the model's matrix products alone take 2.1. Fetching is
-# slower for them than for a plain sum: one large matrix that meets a vector already takes 1.3 times the bound, and why our
-# smaller ones take more, we did not find out. The many small calls are hardly to blame. A whole pass of the yardstick, with
-# as many layers and next to no weights, takes 0.2.
+# Now the factor from the top, 23. A token that is read costs at least its FLOPs divided by the peak, one that is written
+# at least its bytes divided by the bandwidth. These bounds alone differ by a factor of 11. The rest is how far each stays
+# behind its bound: reading takes 1.2 times as long, writing 2.6 times. Of these 2.6, the model's matrix products alone
+# take 2.1. Fetching is slower for them than for a plain sum: one large matrix that meets a vector already takes 1.3 times
+# the bound, and why our smaller ones take more, we did not find out. The many small calls are hardly to blame. A whole
+# pass of the yardstick, with as many layers and next to no weights, takes 0.2.
 #
 # Sixty-four texts at once have 14 FLOPs a byte and not 32, because each brings a cache of its own that nobody shares; the
 # longer the texts, the worse. And most points lie well below the roof: it says what is possible, not what is reached.
