@@ -1,5 +1,6 @@
 """Chapter 05: its exercises' solutions against torch, its studies' settings, its bugs, and the figures that its text writes."""
 
+import itertools
 import math
 import statistics
 from dataclasses import replace
@@ -263,3 +264,54 @@ def test_a_reader_can_find_every_fault_by_keys_alone_and_both_languages_say_the_
                 page.keyboard.press("Space")
                 assert page.locator(".xp-readout").last.text_content() == TrainingCurves(run=letter, guess=guess).verdict()
         assert wrong == []
+
+
+# ---- the comparison of optimizers, and the law
+
+def test_adamws_rate_is_the_best_of_its_search_which_ends_inside_its_range():
+    found = {float(t["arm"].split()[1]): t["bits_per_byte"] for t in recorded("train-rates")["trials"]}
+    assert min(found, key=found.get) == studies.ADAMW_BEST and min(found) < studies.ADAMW_BEST < max(found)
+    muon = {rate: scores("mla-rates", f"mha {rate:g}")[0] for rate in (0.005, 0.01, 0.02, 0.04)}
+    assert min(muon, key=muon.get) == studies.RECIPE.muon_lr == 0.01
+
+
+def test_what_the_chapter_says_of_the_optimizers():
+    muon, adamw = scores("mla-quality", "mha"), scores("train-optimizers", "adamw")
+    more = [a - m for a, m in zip(adamw, muon)]
+    assert len(adamw) == 3 and round(statistics.mean(more), 2) == 0.36 and "**0.36 bits**, at first sight" in text()
+    searched = scores("train-rates", "adamw 0.002")[0]
+    assert f"search did, {searched:.3f}" in text() and searched < min(adamw)
+    assert max(muon) < max(scores("mla-rates", f"mha {r:g}")[0] for r in (0.005, 0.04)) < min(t["bits_per_byte"] for t in recorded("train-rates")["trials"])
+
+
+def test_the_embedding_apart_differs_by_its_rate_alone():
+    apart, plain = find("train-embedding").trials[0], find("train-optimizers").trials[0]
+    assert (apart.model, apart.training, apart.seed) == (plain.model, plain.training, plain.seed)
+    assert plain.training.embed_lr / plain.training.lr == pytest.approx(15) and "fifteen times as slowly" in text()
+    muon, one, split = scores("mla-quality", "mha"), scores("train-optimizers", "adamw"), scores("train-embedding", "adamw, embedding apart")[0]
+    assert f"was {100 * (one[0] - split) / (one[0] - muon[0]):.0f} percent of the gap; what is left for Muon is {split - muon[0]:.3f} bits" in text()
+    assert (split - muon[0]) / (max(muon) - min(muon)) == pytest.approx(5, abs=0.5) and max(one) - min(one) < 0.02
+    assert [round(one[0] - split, 2), round(split - muon[0], 2)] == [0.30, 0.06] and "makes up 0.30 of it, Muon at most 0.06" in text()
+    more = [a - m for a, m in zip(one, muon)]
+    assert f"(three seeds: {min(more):.2f} to {max(more):.2f})" in text()
+
+
+def test_what_the_chapter_says_of_the_law():
+    by_size = {}
+    for t in recorded("train-sizes")["trials"]:
+        by_size.setdefault(t["n_params"], []).append(t["bits_per_byte"])
+    sizes, mean, n = list(by_size), [statistics.mean(one) for one in by_size.values()], studies.YARDSTICK.n_params
+    seen = scores("mla-quality", "mha")
+    lines = [exercises.predict_score(sizes, one, n) for one in itertools.product(*by_size.values())]
+    assert len(lines) == 16 and "Sixteen lines" in text() and max(lines) < min(seen) and "It is not inside." in text()
+    assert ", ".join(f"{m:.3f}" for m in mean[:3]) + f" and {mean[3]:.3f} in the mean" in text()
+    assert ", ".join(f"{size / 1e6:.2f}" for size in sizes[:3]) + f" and {sizes[3] / 1e6:.2f} million" in text()
+    assert f"**{statistics.mean(seen):.3f} bits per byte.** The straight line says {statistics.mean(lines):.3f}" in text()
+
+    def bent(floor, at):
+        return floor + exercises.predict_score(sizes, [m - floor for m in mean], at)
+
+    miss = {floor: max(abs(bent(floor, size) - m) for size, m in zip(sizes, mean)) for floor in (0.0, 0.6, 1.2, 1.4, 1.5)}
+    assert max(miss.values()) < 0.01 and "less than a hundredth of a bit" in text() and min(miss, key=miss.get) == 1.4
+    assert [round(bent(floor, n), 2) for floor in (1.4, 1.5)] == [1.63, 1.64] and "predict 1.63 to 1.64" in text()
+    assert bent(1.5, 1e9) - bent(0.0, 1e9) == pytest.approx(0.5, abs=0.02) and "disagree by half a bit" in text()
