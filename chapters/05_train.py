@@ -546,7 +546,7 @@ print("AdamW less Muon, seed by seed:", [f"{d:+.4f}" for d in more])
 
 # %% [markdown]
 # Both searches end inside their range, so neither was cut short. (AdamW's three seeds all score worse than the seed of its
-# search did, 1.950. That is what choosing does: the best of several tries was also the luckiest. It is why other seeds decide.)
+# search did, 1.950. One seed can be lucky, and the best of several tries is more often lucky than not. So other seeds decide.)
 #
 # Now be suspicious, as always when the effect is large. Muon's recipe sets the embedding apart: there AdamW works too, at a rate
 # of 0.03. Our plain AdamW moves the embedding at 0.002, fifteen times as slowly. Is it Muon that wins, or the embedding's rate?
@@ -566,7 +566,7 @@ print(f"the embedding's rate: {(adamw[0] - apart) / (adamw[0] - muon[0]):.0%}"
 # we did not search AdamW's other rate again beside the new one, so it is an upper bound. It is still five times as much as
 # Muon's seeds differ from first to last.
 #
-# Nothing in the first comparison was wrong. Both rates were searched, three seeds agreed to a hundredth of a bit. It compared
+# Nothing in the first comparison was wrong. Both rates were searched, three seeds agreed to two hundredths of a bit. It compared
 # two *recipes* and we nearly wrote down the name of one ingredient. When a result is too good, look for the second difference.
 #
 # And the time? A whole step of each, in turns, on one thread:
@@ -744,7 +744,7 @@ print(f"bf16 takes {statistics.median(ratio):.2f} times as long as fp32 "
       f"({min(ratio):.2f} to {max(ratio):.2f})")
 
 # %% [markdown]
-# Our processor multiplies bf16 in hardware. The step still takes more than four fifths of its time, because these matrices are
+# Our processor multiplies bf16 in hardware. Even on a quiet machine the step kept more than four fifths of its time, because these matrices are
 # small and much of a step is not a product. Half the bits do not make half the time. (The habit comes from GPUs with large
 # matrices, where a product in 16 bits has hardware of its own. We did not measure one.)
 #
@@ -1066,9 +1066,9 @@ print(prompt + says(patient))
 # >
 # > - **At equal steps:** Muon's recipe has 0.36 bits per byte less than AdamW with one rate (three seeds: 0.35 to 0.37). The
 # >   embedding's rate makes up 0.30 of it, Muon at most 0.06 (one seed).
-# > - **At equal wall clock:** (not run) Muon's step takes about a fifth longer on our machine; the run above prints by how much on
+# > - **At equal wall clock:** (not run) Muon's step takes about a fifth longer on a quiet core of ours; the run above prints by how much on
 # >   yours. That would buy AdamW more than a hundred further steps, and they may be worth most of the 0.06.
-# > - **bf16** saves about a sixth of a step's time here. What it does to the score we did not measure.
+# > - **bf16** saved a sixth of a step's time at best. What it does to the score we did not measure.
 # > - **At DeepSeek's scale:** V3 was trained with AdamW. Others report that Muon halves the computation at 16 billion parameters.
 # >   Our runs are ten thousand times smaller and can neither confirm nor refute it.
 #
