@@ -18,7 +18,7 @@ from minimodels.exercises.model import halves_from_pairs
 from minimodels.generate import decode
 from minimodels.model import Transformer
 from minimodels.mtp import losses
-from minimodels.studies import Study, Training
+from minimodels.studies import Study, Training, recorded
 from minimodels.timing import interleaved
 from minimodels.train import train
 
@@ -47,6 +47,15 @@ SHAPES = {n_layers: with_shape(n_layers, d_model) for n_layers, d_model in WIDTH
 
 DEPTH_RECIPE = replace(TrainConfig.preset("yardstick"), eval_every=300)
 DEPTH_SEEDS = (1, 2, 3)
+
+
+def shape_scores(record: str) -> dict[int, list[float]]:
+    """Bits per byte by layers, in the order of seeds, of "model-shapes" (120 steps) or "model-depth" (600 steps, four layers from mla-quality)."""
+    trials = [(t["arm"], t["seed"], t["bits_per_byte"]) for t in recorded(record)["trials"]]
+    if record == "model-depth":
+        trials += [(arm_of(4), t["seed"], t["bits_per_byte"]) for t in recorded("mla-quality")["trials"] if t["arm"] == "mha" and t["seed"] in DEPTH_SEEDS]
+    found = {n: [bits for arm, _, bits in sorted(trials) if arm == arm_of(n)] for n in SHAPES}
+    return {n: bits for n, bits in found.items() if bits}
 
 
 # ---- one page, again and again
