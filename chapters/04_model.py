@@ -645,7 +645,7 @@ show.show(show.lines({f"std {std:g}": (layers, seen["stream"])
 # %% [markdown]
 # The same sixteen layers, the same standard deviation of 0.1 that ended in `nan`, and a factor of 250 between the smallest and
 # the largest start: nothing explodes. The two large starts bend over, as Pythagoras says; 0.002 hardly moves; 0.02 climbs first, because its attention branches grow
-# over the first layers, and Exercise 4.3's equal branches do not hold there. Put him to the test with the branches' measured sizes: add their squares to that of the embedding,
+# over the first layers, and Exercise 4.3's equal branches do not hold there. Put Pythagoras to the test with the branches' measured sizes: add their squares to that of the embedding,
 # whose RMS is std.
 
 # %%
@@ -743,7 +743,7 @@ show.table([{"sixteen layers": name, "layer 1 over layer 16":
 
 # %% [markdown]
 # It is SwiGLU, and in SwiGLU the *product*. For small $z$ the gate is about $z / 2$, so the output is a product of two factors of equal standing, and both carry gradient
-# back. Two equal, independent parts add, as in Pythagoras, to $\sqrt 2$. $\sqrt 2$ fifteen times is 181. Stop one of the two, and hardly anything grows. (The kink at the last layer comes with attention. With SwiGLU alone it is gone.)
+# back. Two equal, independent parts add, as in Pythagoras, to $\sqrt 2$ times one of them, and $\sqrt 2$ fifteen times is 181. Stop the gate's part, and the ratio is 2 at most. (The kink at the last layer comes with attention. With SwiGLU alone it is gone.)
 #
 # ## The first test of any model
 #
@@ -798,7 +798,7 @@ for name in ("silenced", "yardstick"):
 steps = list(range(1, OVERFIT.steps + 1))
 flat = {name: (steps, [nats] * len(steps)) for name, nats in rungs.items()}
 fig = show.lines({name: (steps, curve) for name, curve in curves.items()} | flat,
-                 concept={"yardstick": "dense"},
+                 concept={"yardstick": "attn"},
                  x="step", y="loss, nats a byte", title="Only attention gets below what follows what")
 show.show(fig.update_xaxes(range=[0, OVERFIT.steps]),
           alt="Two falling curves and two level lines. The model without attention comes to rest on the lower line, 1.39; the whole one falls through it to nearly zero.",
@@ -857,11 +857,11 @@ curves = {}
 for arm in planted["arms"]:
     runs = [t["curve"] for t in planted["trials"] if t["arm"] == arm]
     curves[arm] = steps, [statistics.mean(at) for at in zip(*runs)]
-fig = show.lines(curves | {"what follows": flat["what follows"]}, concept={"right": "dense"},
+fig = show.lines(curves | {"what follows": flat["what follows"]}, concept={"right": "dense", "residual of the norm": "attn", "norm over tokens": "attn"},
                  x="step", y="loss, nats a byte", title="By their loss three bugs fail, and two pass")
 show.show(fig.update_xaxes(range=[0, OVERFIT.steps]),
           alt="Six curves: right, residual of the norm and norm over tokens reach zero; no residual, cut gradient and sum for mean stay above two nats.",
-          caption=f"Recorded: minimodels study model-overfit; means over seeds; {planted['trials'][0]['hardware']}.")
+          caption=f"In colour the two bugs that pass. Recorded: minimodels study model-overfit; means over seeds; {planted['trials'][0]['hardware']}.")
 
 # %%
 rows = []
