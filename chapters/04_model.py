@@ -638,7 +638,7 @@ layers = list(range(1, 17))
 show.show(show.lines({f"std {std:g}": (layers, seen["stream"])
                       for std, seen in inside.items()},
                      x="layer", y="RMS of the stream", log_y=True,
-                     title="After norms nothing explodes"),
+                     title="With norms nothing explodes"),
           alt="Four curves, one a standard deviation: that of 0.002 is level, the others rise and flatten; 0.02 rises most steeply in layers 2 to 4.",
           caption="Sixteen layers, 80 wide, before training.")
 
@@ -888,7 +888,7 @@ for arm in recital["arms"]:
 #
 # And by their loss two broken models pass. *Residual of the norm* takes 53 to 56 steps, where the right one takes 44 to 48; alone, you would call that an unlucky seed. *Norm over tokens* is even a
 # little ahead, with 42 to 44: its norm tells each token a little about those that come after it, and they are what it is asked for; that may be why. A training loss never accuses a model of cheating. Writing does:
-# *norm over tokens* goes wrong at the second or the eleventh byte, because what it peeked at is not there yet. (Writing is a hard examiner. A right model slipped too, after 90 bytes: one wrong byte, and all that follows goes astray.)
+# *norm over tokens* goes wrong at the second or the eleventh byte, because what it peeked at is not there yet. (Writing is a hard examiner: one right model of three slipped too, after 90 bytes, and so did two with *residual of the norm*.)
 #
 # > **Bugs that still train.**
 # > - **No residual.** `h = branch(norm(h))`. The loss falls for a while. One page shows it.
