@@ -40,7 +40,7 @@ class OverTokens(RMSNorm):
 
 
 class SumForMean(RMSNorm):
-    """Divides by the root of the sum of squares: everything behind a norm is sqrt(D) times too small."""
+    """Divides by the root of the sum of squares: everything after a norm is sqrt(D) times too small."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x * (x.square().sum(-1, keepdim=True) + self.eps).rsqrt() * self.weight

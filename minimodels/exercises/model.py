@@ -50,6 +50,10 @@ def _no_root(x, weight, eps):
     return x / (x.pow(2).mean(-1, keepdim=True) + eps) * weight
 
 
+def _over_tokens(x, weight, eps):
+    return x / torch.sqrt(x.pow(2).mean(-2, keepdim=True) + eps) * weight
+
+
 # ---- 4.2
 
 def swiglu(x, w_gate, w_up, w_down):
@@ -81,6 +85,18 @@ def _silu_of_both(x, w_gate, w_up, w_down):
 
 def _silu_on_up(x, w_gate, w_up, w_down):
     return swiglu(x, w_up, w_gate, w_down)
+
+
+def _no_up(x, w_gate, w_up, w_down):
+    return F.silu(x @ w_gate.T) @ w_down.T
+
+
+def _both_bent(x, w_gate, w_up, w_down):
+    return (F.silu(x @ w_gate.T) * F.silu(x @ w_up.T)) @ w_down.T
+
+
+def _relu_gate(x, w_gate, w_up, w_down):
+    return (F.relu(x @ w_gate.T) * (x @ w_up.T)) @ w_down.T
 
 
 # ---- 4.3
@@ -137,7 +153,7 @@ def _always_one(d_in, wanted):
     return 1 / math.sqrt(d_in)
 
 
-# ---- 4.5
+# ---- 4.6
 
 def count_parameters(vocab_size, d_model, n_layers, d_ff, is_tied):
     """Parameters of a dense Transformer with MHA whose heads are as wide together as the hidden state, in a dictionary by part."""
@@ -158,7 +174,11 @@ def _changed(part, change):
     return mutant
 
 
-# ---- 4.6
+def _tie_turned_round(vocab_size, d_model, n_layers, d_ff, is_tied):
+    return count_parameters(vocab_size, d_model, n_layers, d_ff, not is_tied)
+
+
+# ---- 4.7
 
 def flops_a_token(vocab_size, d_model, n_layers, d_ff, context):
     """FLOPs of one token's forward pass, the mean over a causal text of context tokens: two for each weight of a product, and scores.
@@ -194,7 +214,19 @@ def _future_too(V, D, L, d_ff, T):
     return flops_a_token(V, D, L, d_ff, 2 * T - 1)
 
 
-# ---- 4.7
+def _scores_alone(V, D, L, d_ff, T):
+    return flops_a_token(V, D, L, d_ff, T) - L * 2 * D * (T + 1) / 2
+
+
+def _scores_of_one_layer(V, D, L, d_ff, T):
+    return flops_a_token(V, D, L, d_ff, T) - (L - 1) * 4 * D * (T + 1) / 2
+
+
+def _whole_text(V, D, L, d_ff, T):
+    return T * flops_a_token(V, D, L, d_ff, T)
+
+
+# ---- 4.5
 
 def halves_from_pairs(w, n_heads):
     """The rows of a query's or key's matrix, moved from neighbouring pairs (0, 1), (2, 3), … to halves (0, d/2), (1, d/2 + 1), … in each head.
@@ -220,6 +252,10 @@ def _across_heads(w, n_heads):
 
 def _unmoved(w, n_heads):
     return w.clone()
+
+
+def _second_first(w, n_heads):
+    return w.unflatten(0, (n_heads, -1, 2)).flip(2).transpose(1, 2).flatten(0, 2)
 
 
 # ---- 4.8 and 4.9: tests that find a bug
@@ -297,6 +333,7 @@ EXERCISES = [
             Mutant(function=_layer_norm, hint="This subtracts the mean first, as LayerNorm does. RMSNorm leaves it in."),
             Mutant(function=_no_weight, hint="The learned weight is missing: one number for each of the D places."),
             Mutant(function=_over_everything, hint="Each token is normed by itself: the mean runs over the last axis alone."),
+            Mutant(function=_over_tokens, hint="Your mean runs over the tokens, so that each feels the others. It belongs over the last axis, a token's own numbers."),
             Mutant(function=_no_root, hint="This divides by the mean square. Its root is missing."),
         )),
     Exercise(
@@ -305,6 +342,9 @@ EXERCISES = [
         mutants=(
             Mutant(function=_sigmoid_gate, hint="silu(z) is z * sigmoid(z); yours is the sigmoid alone, which is the older GLU."),
             Mutant(function=_no_gate, hint="One of the two projections up is not used."),
+            Mutant(function=_no_up, hint="w_up is not used: the gate has to multiply something."),
+            Mutant(function=_both_bent, hint="SiLU bends the gate alone; up passes as it is."),
+            Mutant(function=_relu_gate, hint="This bends the gate with a ReLU. SiLU is z * sigmoid(z)."),
             Mutant(function=_gate_added, hint="The gate multiplies; yours adds."),
             Mutant(function=_silu_of_both, hint="SiLU bends the gate alone, before the two are multiplied."),
             Mutant(function=_silu_on_up, hint="SiLU went to the other projection. A new model would learn as well; these weights expect it on the gate."),
@@ -334,6 +374,10 @@ EXERCISES = [
             Mutant(function=_changed("feed-forward", lambda n, V, D, L, F: 2 * n // 3), hint="SwiGLU has three matrices: gate, up and down."),
             Mutant(function=_changed("norms", lambda n, V, D, L, F: 2 * L * D), hint="One more norm stands before the head."),
             Mutant(function=_changed("head", lambda n, V, D, L, F: V * D), hint="A tied head is the embedding, counted there."),
+            Mutant(function=_changed("head", lambda n, V, D, L, F: 0), hint="A head that is not tied has a matrix of its own, V x D."),
+            Mutant(function=_tie_turned_round, hint="The tie is turned round: it is the tied head that counts 0."),
+            Mutant(function=_changed("attention", lambda n, V, D, L, F: n // L), hint="Every layer has its own four matrices of attention."),
+            Mutant(function=_changed("feed-forward", lambda n, V, D, L, F: n // L), hint="Every layer has its own feed-forward network."),
             Mutant(function=_changed("attention", lambda n, V, D, L, F: 3 * n // 4),
                    hint="Four matrices: queries, keys, values, and w_o, which leads back."),
             Mutant(function=_changed("norms", lambda n, V, D, L, F: 2 * L + 1), hint="A norm has a weight for each of the D numbers."),
@@ -346,7 +390,10 @@ EXERCISES = [
             Mutant(function=_no_scores, hint="Queries meet keys, and weights meet values: no parameters, and work all the same."),
             Mutant(function=_embedding_works, hint="To look up a row is no product: the embedding costs nothing on the way in."),
             Mutant(function=_no_head, hint="The head multiplies with V rows, tied or not."),
-            Mutant(function=_future_too, hint="A query meets no token behind it: on average half of the text, (T + 1) / 2."),
+            Mutant(function=_scores_alone, hint="Twice: 2 D for the score, and 2 D for the sum of the values."),
+            Mutant(function=_scores_of_one_layer, hint="Every layer has its own scores and sums."),
+            Mutant(function=_whole_text, hint="This is the whole text. The work of one token was asked for."),
+            Mutant(function=_future_too, hint="A query meets no token that comes after it: on average half of the text, (T + 1) / 2."),
         )),
     Exercise(
         solution=halves_from_pairs, inputs=_rows_inputs,
@@ -354,6 +401,7 @@ EXERCISES = [
         mutants=(
             Mutant(function=_pairs_from_halves, hint="This is the way back, from halves to pairs."),
             Mutant(function=_across_heads, hint="Rows wandered from one head to another. Each head keeps its own."),
+            Mutant(function=_second_first, hint="Within a head 0, 2, 4, … come first; yours begins with 1, 3, 5, …"),
             Mutant(function=_unmoved, hint="Nothing has moved: row 1 of a head must become row d/2."),
         )),
     Exercise(

@@ -9,15 +9,16 @@ import io
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from minimodels.bugs import plant
 from minimodels.bugs.model import BUGS
 from minimodels.config import ModelConfig, TrainConfig
 from minimodels.exercises.model import halves_from_pairs
+from minimodels.generate import decode
 from minimodels.model import Transformer
 from minimodels.mtp import losses
-from minimodels.studies import Study, Training
+from minimodels.studies import Study, Training, recorded
 from minimodels.timing import interleaved
 from minimodels.train import train
 
@@ -40,6 +41,21 @@ def arm_of(n_layers: int) -> str:
 
 
 SHAPES = {n_layers: with_shape(n_layers, d_model) for n_layers, d_model in WIDTHS.items()}
+
+
+# ---- depth and width, at the yardstick's whole training; four layers are the arm "mha" of mla-quality
+
+DEPTH_RECIPE = replace(TrainConfig.preset("yardstick"), eval_every=300)
+DEPTH_SEEDS = (1, 2, 3)
+
+
+def shape_scores(record: str) -> dict[int, list[float]]:
+    """Bits per byte by layers, in the order of seeds, of "model-shapes" (120 steps) or "model-depth" (600 steps, four layers from mla-quality)."""
+    trials = [(t["arm"], t["seed"], t["bits_per_byte"]) for t in recorded(record)["trials"]]
+    if record == "model-depth":
+        trials += [(arm_of(4), t["seed"], t["bits_per_byte"]) for t in recorded("mla-quality")["trials"] if t["arm"] == "mha" and t["seed"] in DEPTH_SEEDS]
+    found = {n: [bits for arm, _, bits in sorted(trials) if arm == arm_of(n)] for n in SHAPES}
+    return {n: bits for n, bits in found.items() if bits}
 
 
 # ---- one page, again and again
@@ -88,6 +104,150 @@ class Overfit:
         curve = [record.loss for record in train(model, batch, OVERFIT)]
         below = [step for step, loss in enumerate(curve, start=1) if loss < LEARNT]
         return {"steps_to_learn": below[0] if below else None, "curve": [round(loss, 4) for loss in curve]}
+
+
+def without_norms(model: Transformer) -> Transformer:
+    """The model with no norms on its branches; the last one, before the head, stays."""
+    for block in model.layers:
+        block.attention_norm = block.ffn_norm = nn.Identity()
+    return model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Train a shape on one page from weights of a standard deviation, until it knows the page, or OVERFIT.steps, or a loss that is not finite."""
+
+    arm: str
+    seed: int
+    n_layers: int
+    std: float
+    has_norms: bool = True
+
+    def settings(self) -> dict:
+        training = {name: value for name, value in OVERFIT.to_dict().items() if name != "seed"}
+        model = replace(SHAPES[self.n_layers], init_std=self.std).to_dict()
+        return {"model": model, "training": training, "learnt": LEARNT, "has_norms": self.has_norms}
+
+    def run(self) -> dict:
+        torch.manual_seed(self.seed)
+        model = Transformer(replace(SHAPES[self.n_layers], init_std=self.std))
+        if not self.has_norms:
+            without_norms(model)
+        curve = []
+        try:    # a loss that is not finite ends the trial
+            for record in train(model, OneBatch(torch.tensor([list(page().encode())])), OVERFIT):
+                curve.append(record.loss)
+                if record.loss < LEARNT:
+                    break
+        except FloatingPointError:
+            pass
+        is_learnt = bool(curve) and curve[-1] < LEARNT
+        return {"steps_to_learn": len(curve) if is_learnt else None, "is_finite": is_learnt or len(curve) == OVERFIT.steps,
+                "curve": [round(loss, 4) for loss in curve]}
+
+
+def start_arm(n_layers: int, std: float, has_norms: bool) -> str:
+    """The name of a start in what is recorded."""
+    return f"{arm_of(n_layers)}, std {std:g}" + ", no norms" * (not has_norms)
+
+
+STARTS = [(n, std, has_norms) for n in (4, 16) for std, has_norms in
+          ((0.002, True), (0.02, True), (0.1, True), (0.5, True), (0.02, False), (0.1, False))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recital(Overfit):
+    """Train as Overfit does, then let the model write the page from its first five bytes: how many of the others are right before the first wrong one."""
+
+    def run(self) -> dict:
+        torch.manual_seed(self.seed)
+        model = Transformer(YARDSTICK)
+        if self.bug:
+            plant(model, BUGS[self.bug])
+        text = list(page().encode())
+        curve = [record.loss for record in train(model, OneBatch(torch.tensor([text])), OVERFIT)]
+        written = list(decode(model, [text[:PROMPT]], max_new_tokens=len(text) - PROMPT).tokens[0])
+        right = next((i for i, (a, b) in enumerate(zip(written, text[PROMPT:])) if a != b), len(written))
+        below = [step for step, loss in enumerate(curve, start=1) if loss < LEARNT]
+        return {"steps_to_learn": below[0] if below else None, "right": right, "asked": len(text) - PROMPT, "last_loss": round(curve[-1], 4)}
+
+
+PROMPT = 5      # bytes of the page that a model is given to recite the rest
+
+
+# ---- the way back, without a residual
+
+class Linear(nn.Module):
+    """A plain matrix in the place of a feed-forward network."""
+
+    def __init__(self, D: int, std: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(D, D) * std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight.T
+
+
+class DeafGate(nn.Module):
+    """SwiGLU whose gate computes, and passes no gradient back."""
+
+    def __init__(self, ffn: nn.Module):
+        super().__init__()
+        self.ffn = ffn
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.ffn.w_gate_up(x).chunk(2, -1)
+        return self.ffn.w_down((gate * gate.sigmoid()).detach() * up)
+
+
+class Pass(nn.Module):
+    """Nothing happens: what comes in goes out."""
+
+    def forward(self, x: Tensor, *rest) -> Tensor:
+        return x
+
+
+def change_parts(model: Transformer, change: str):
+    """Put something else in the place of attention or SwiGLU, in every layer."""
+    for block in model.layers:
+        if change == "a plain matrix":
+            block.ffn = Linear(model.config.d_model, model.config.init_std)
+        if change == "a deaf gate":
+            block.ffn = DeafGate(block.ffn)
+        if change == "SwiGLU alone":
+            block.attention = Pass()
+        if change == "attention alone":
+            block.ffn = Pass()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gradients:
+    """Measure the gradient behind each of sixteen layers before training, without residuals, with something else in a part's place."""
+
+    arm: str
+    seed: int
+
+    def settings(self) -> dict:
+        return {"model": SHAPES[16].to_dict(), "tokens": [4, 256]}
+
+    def run(self) -> dict:
+        tokens = torch.randint(YARDSTICK.vocab_size, (4, 256), generator=torch.Generator().manual_seed(0))
+        torch.manual_seed(self.seed)
+        model = Transformer(SHAPES[16])
+        if self.arm != "with residual":
+            plant(model, BUGS["no residual"])
+        change_parts(model, self.arm)
+        streams = []
+        for block in model.layers:
+            block.register_forward_hook(lambda module, arguments, out: streams.append(out[0]))
+        out = model(tokens)
+        for h in streams:
+            h.retain_grad()
+        losses(out, tokens)[0].backward()
+        return {"gradient": [float(f"{h.grad.square().mean().sqrt():.4g}") for h in streams]}
+
+
+ROADS = ("with residual", "without", "a plain matrix", "a deaf gate", "SwiGLU alone", "attention alone")
 
 
 # ---- another's implementation
@@ -150,6 +310,17 @@ STUDIES = [
     Study(name="model-shapes", question="At equal parameters and tokens, how deep should the yardstick be?",
           trials=tuple(Training(arm=arm_of(n), seed=seed, model=SHAPES[n], training=replace(RECIPE, seed=seed))
                        for n, seeds in SEEDS.items() for seed in seeds)),
+    Study(name="model-depth", question="At equal parameters and tokens, how deep should the yardstick be after its whole training?",
+          trials=tuple(Training(arm=arm_of(n), seed=seed, model=SHAPES[n], training=replace(DEPTH_RECIPE, seed=seed))
+                       for seed in DEPTH_SEEDS for n in SHAPES if n != 4)),
+    Study(name="model-starts", question="From which starts does a model learn one page by heart, with norms and without?",
+          trials=tuple(Start(arm=start_arm(n, std, has_norms), seed=seed, n_layers=n, std=std, has_norms=has_norms)
+                       for seed in range(1, 4) for n, std, has_norms in STARTS)),
+    Study(name="model-recital", question="Which models write the page, of those whose loss says that they know it?",
+          trials=tuple(Recital(arm=bug or "right", seed=seed, bug=bug)
+                       for seed in range(1, 4) for bug in (None, "residual of the norm", "norm over tokens"))),
+    Study(name="model-gradients", question="Without residuals, what makes the gradient grow on its way back?",
+          trials=tuple(Gradients(arm=road, seed=seed) for road in ROADS for seed in range(3))),
     Study(name="model-overfit", question="After how many steps does the yardstick know one page by heart, and with a bug planted?",
           trials=tuple(Overfit(arm=bug or "right", seed=seed, bug=bug) for bug in (None, *BUGS) for seed in range(1, 4 if bug else 8))),
     Study(name="model-times", question="How long does a step of training take, by shape?", is_timing=True,
