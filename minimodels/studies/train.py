@@ -30,6 +30,16 @@ LIVE = replace(RECIPE, steps=80, eval_every=0)     # what the chapter trains whi
 LIVE_BYTES = 3_000_000
 
 WIDTHS = (32, 48, 64, 96)                      # the sizes that the scaling law is fitted to; the yardstick, 128, is recorded in mla-quality
+LARGER = 192                                   # a second prediction, beyond the yardstick
+
+BATCHES = {2: (1, 2), 32: (1, 2)}              # windows a step, and the seeds; 8, the yardstick's, is recorded in mla-quality
+
+
+def of_batch(windows: int, factor: float = 1.0) -> TrainConfig:
+    """The yardstick's recipe at the same tokens with another batch; factor multiplies all three peak rates."""
+    rates = {name: factor * getattr(RECIPE, name) for name in ("lr", "muon_lr", "embed_lr")}
+    steps = RECIPE.steps * RECIPE.batch_size // windows
+    return replace(RECIPE, batch_size=windows, steps=steps, eval_every=steps // 2, **rates)
 
 
 def of_width(width: int) -> ModelConfig:
@@ -136,10 +146,21 @@ STUDIES = [
           trials=tuple(Training(arm="adamw", seed=seed, model=YARDSTICK, training=replace(ADAMW, lr=ADAMW_BEST, seed=seed)) for seed in SEEDS)),
     Study(name="train-embedding", question="How much of the gap is the embedding's rate, which Muon's recipe sets apart?",
           trials=tuple(SplitRates(arm="adamw, embedding apart", seed=seed, model=YARDSTICK, training=replace(ADAMW, lr=ADAMW_BEST, seed=seed))
-                       for seed in SEEDS[:1])),
+                       for seed in SEEDS)),
     Study(name="train-live", question="Where does the chapter's short run end, over seeds?",
           trials=tuple(Training(arm="yardstick", seed=seed, model=YARDSTICK, training=replace(LIVE, seed=seed), max_bytes=LIVE_BYTES) for seed in range(1, 6))),
     Study(name="train-sizes", question="How does the score depend on the model's size, at equal tokens?",
           trials=tuple(Training(arm=f"D={width}", seed=seed, model=of_width(width), training=replace(RECIPE, seed=seed))
                        for seed in (1, 2) for width in WIDTHS)),
+    Study(name="train-larger", question="Does the law that fits the smaller sizes hold for one beyond the yardstick?",
+          trials=tuple(Training(arm=f"D={LARGER}", seed=seed, model=of_width(LARGER), training=replace(RECIPE, seed=seed)) for seed in (1, 2))),
+    Study(name="train-batch", question="At equal tokens, what does another batch do, with rates by the square root of the batch and with the same rates?",
+          trials=tuple(Training(arm=f"{windows} windows, root", seed=seed, model=YARDSTICK,
+                                training=replace(of_batch(windows, (windows / RECIPE.batch_size) ** 0.5), seed=seed))
+                       for windows, seeds in BATCHES.items() for seed in seeds)
+          + tuple(Training(arm=f"{windows} windows, same", seed=1, model=YARDSTICK, training=replace(of_batch(windows), seed=1)) for windows in BATCHES)),
+    Study(name="train-formats", question="What does bf16 do to the score? fp32's runs are the arm mha of mla-quality.",
+          trials=tuple(Training(arm="bf16", seed=seed, model=YARDSTICK, training=replace(RECIPE, dtype="bf16", seed=seed)) for seed in SEEDS)),
+    Study(name="train-warmup", question="What does the yardstick lose without warm-up? The runs with it are the arm mha of mla-quality.",
+          trials=tuple(Training(arm="no warm-up", seed=seed, model=YARDSTICK, training=replace(RECIPE, warmup=0.0, seed=seed)) for seed in SEEDS)),
 ]
