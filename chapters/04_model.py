@@ -243,7 +243,7 @@ for size in (0.25, 0.5, 1, 2, 4, 8):
 # %% [markdown]
 # Twice the input gives somewhat more than four times the output: two factors double, and the gate opens wider. Feed that back into a stream, and
 # a small one gets next to nothing added, while a large one explodes. (Attention begins it: alone, without SwiGLU, it takes the stream
-# of std 0.1 from 0.1 to 6. What has passed 1 is then squared, and squared again.) After a norm the input is always 1, and one line of this table is all that can happen.
+# of std 0.1 from 0.1 to between 3 and 6, four seeds. What has passed 1 is then squared, and squared again.) After a norm the input is always 1, and one line of this table is all that can happen.
 #
 # ### Three: the stream
 #
@@ -756,7 +756,7 @@ show.table([{"sixteen layers": name, "layer 1 over layer 16":
 
 # %%
 from collections import Counter
-from minimodels.studies.model import page
+from minimodels.studies.page import page
 
 text = page().encode()
 one, two = Counter(text[1:]), Counter(zip(text, text[1:]))
@@ -774,7 +774,7 @@ print({name: round(nats, 2) for name, nats in rungs.items()}, "nats a byte")
 # counted, it can reach the lower rung and no further.
 
 # %%
-from minimodels.studies.model import LEARNT, OVERFIT, OneBatch
+from minimodels.studies.page import LEARNT, OVERFIT, OneBatch
 from minimodels.train import train
 
 
@@ -824,7 +824,7 @@ print("word for word:", recited == text)
 # And the odd starts? We gave the same page to four layers and to sixteen, from each standard deviation, with norms on the branches and without.
 
 # %%
-from minimodels.studies.model import STARTS, start_arm
+from minimodels.studies.page import STARTS, start_arm
 
 def span(trials, key="steps_to_learn"):
     """The smallest to the largest value of trials, or how it failed."""
@@ -1099,8 +1099,9 @@ for n in (1, 16):
 # ```
 #
 # The stream has RMS 1 everywhere, the gradient is the same in all layers, to a part in ten thousand, and the page is known after 56 steps, where the yardstick took 47 with the same seed.
-# (We found 55 to 57 with three seeds; the yardstick takes 44 to 48.) So it learns, and later. Now set `init_std=0.2` in both. With the norm on the
-# branch the first layer's gradient is 27 to 33 times the last one's, with three seeds. With the norm on the road it is 18,000 to 190,000 times. Its fame for being hard to train has another reason:
+# (Recorded, `minimodels study model-parts`: 55 to 57 with three seeds; the yardstick takes 44 to 48.) So it learns, and later. Now set `init_std=0.2` in both. With the norm on the
+# branch the first layer's gradient is 27 to 33 times the last one's, with three seeds. With the norm on the road it is 18,000 to 190,000 times
+# (`minimodels study model-gradients`). Its fame for being hard to train has another reason:
 # with LayerNorm, and weights as the first Transformers drew them, gradients *near the output* are large at the start, so it needs a careful warm-up ([pre-norm](../book/references.md#pre-norm)).
 #
 # </details>
@@ -1130,8 +1131,8 @@ for n in (1, 16):
 #     print(change.__name__, [round(loss, 2) for loss in curve[9::10]])
 # ```
 #
-# Without feed-forward networks the page is learnt after 56 or 57 steps (three seeds), some ten later than with them: reciting a page needs little more than attention. Without positions the loss still falls far
-# below the rung, to 0.3 or 0.4 after sixty steps (three seeds). The causal mask gives order away: the first token sees one token, the tenth sees ten, and layers after the first can count
+# Without feed-forward networks the page is learnt after 55 to 57 steps (`minimodels study model-parts`, three seeds), some ten later than with them: reciting a page needs little more than attention. Without positions the loss still falls far
+# below the rung, to between 0.31 and 0.43 after sixty steps (three seeds). The causal mask gives order away: the first token sees one token, the tenth sees ten, and layers after the first can count
 # ([NoPE](../book/references.md#nope)).
 #
 # </details>

@@ -26,8 +26,8 @@ from minimodels.explorables import ModelShape, scripts
 from minimodels.explorables.model_shape import PRESETS
 from minimodels.model import Transformer
 from minimodels.studies import recorded
-from minimodels.studies.model import (LEARNT, OVERFIT, PAGE_BYTES, SEEDS, SHAPES, STARTS, WIDTHS, YARDSTICK, OneBatch,
-                                      as_llama, page, shape_scores, start_arm)
+from minimodels.studies.model import SEEDS, SHAPES, WIDTHS, YARDSTICK, as_llama, shape_scores
+from minimodels.studies.page import LEARNT, OVERFIT, PAGE_BYTES, STARTS, OneBatch, page, start_arm, without_feed_forward, without_norms
 
 ROOT = Path(__file__).parents[1]
 RECORD = "model-shapes"    # of depth and width, which the chapter reads
@@ -269,6 +269,30 @@ def test_what_the_chapter_says_of_the_recitals():
     assert min(right["right"]) == 90 and sorted(right["right"])[1] == 251 and "slipped too, after 90 bytes" in words()
     assert min(right["residual of the norm"]) > 30
     assert {t["asked"] for t in trials("model-recital", "right")} == {251}
+
+
+def test_what_the_chapter_says_of_a_page_without_a_part():
+    learnt = {arm: [t["steps_to_learn"] for t in trials("model-parts", arm)] for arm in ("no feed-forward", "norm on the sum")}
+    assert all(f"{min(each)} to {max(each)}" == "55 to 57" for each in learnt.values())
+    assert "(Recorded, `minimodels study model-parts`: 55 to 57 with three seeds" in words() and "the page is learnt after 55 to 57 steps" in words()
+    last = [t["curve"][-1] for t in trials("model-parts", "no positions")]
+    assert [round(min(last), 2), round(max(last), 2)] == [0.31, 0.43] and "to between 0.31 and 0.43 after sixty steps" in words()
+    large = {arm: ratios(f"{arm}, std 0.2") for arm in ("with residual", "norm on the sum")}
+    assert [round(x) for x in (min(large["with residual"]), max(large["with residual"]))] == [27, 33]
+    assert [round(x, -3) for x in (min(large["norm on the sum"]), max(large["norm on the sum"]))] == [18_000, 190_000]
+    assert "27 to 33 times the last one's" in words() and "18,000 to 190,000 times" in words()
+
+
+def test_attention_alone_takes_the_stream_beyond_one():
+    grown = []
+    for seed in range(4):
+        tokens = torch.randint(4096, (4, 256), generator=torch.Generator().manual_seed(0))
+        torch.manual_seed(seed)
+        model = without_feed_forward(without_norms(Transformer(replace(SHAPES[16], init_std=0.1))))
+        model.layers[-1].register_forward_hook(lambda module, arguments, out: grown.append(out[0].square().mean().sqrt().item()))
+        with torch.no_grad():
+            model(tokens)
+    assert 2.5 < min(grown) < 3.5 and 5.5 < max(grown) < 6.5 and "from 0.1 to between 3 and 6, four seeds" in words()
 
 
 def test_what_the_chapter_says_of_depth_and_width():

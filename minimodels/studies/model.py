@@ -1,26 +1,22 @@
-"""Chapter 04: one budget of parameters in five shapes, the first test of any model, and a look inside it before it learns.
+"""Chapter 04: one budget of parameters in five shapes, and a look inside a model before it learns.
 
 The yardstick's siblings have heads of 16 and as many parameters as it has; what they lose in depth they gain in width.
 """
 
-import codecs
-import contextlib
-import io
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from minimodels.attention import LayerCache, Place
 from minimodels.bugs import plant
 from minimodels.bugs.model import BUGS
 from minimodels.config import ModelConfig, TrainConfig
 from minimodels.exercises.model import halves_from_pairs
-from minimodels.generate import decode
-from minimodels.model import Transformer
+from minimodels.model import Block, Transformer
 from minimodels.mtp import losses
 from minimodels.studies import Study, Training, recorded
 from minimodels.timing import interleaved
-from minimodels.train import train
 
 YARDSTICK = ModelConfig.preset("yardstick")
 WIDTHS = {1: 192, 2: 160, 4: 128, 8: 96, 16: 80}                   # layers: D, a multiple of the head's width
@@ -58,123 +54,6 @@ def shape_scores(record: str) -> dict[int, list[float]]:
     return {n: bits for n, bits in found.items() if bits}
 
 
-# ---- one page, again and again
-
-PAGE_BYTES = 256
-OVERFIT = TrainConfig(steps=60, batch_size=1, seq_len=PAGE_BYTES, warmup=0.0, decay=0.0, weight_decay=0.0)
-LEARNT = 0.1    # nats a byte; a model that knows a page by heart loses less
-
-
-def page() -> str:
-    """The Zen of Python, by Tim Peters: a text that every Python carries, whatever its version. Its first PAGE_BYTES bytes."""
-    with contextlib.redirect_stdout(io.StringIO()):    # importing it prints it
-        import this
-    return codecs.decode(this.s, "rot13")[:PAGE_BYTES]
-
-
-class OneBatch:
-    """Batches that are all the same one: tokens (B, T)."""
-
-    def __init__(self, tokens: Tensor):
-        self.tokens = tokens
-
-    def at(self, step: int) -> Tensor:
-        """The batch, whatever the step."""
-        return self.tokens
-
-
-@dataclass(frozen=True, kw_only=True)
-class Overfit:
-    """Train the yardstick on one page, whose bytes are its tokens, with a bug planted in each layer or with none."""
-
-    arm: str
-    seed: int
-    bug: str | None = None
-
-    def settings(self) -> dict:
-        training = {name: value for name, value in OVERFIT.to_dict().items() if name != "seed"}
-        return {"model": YARDSTICK.to_dict(), "training": training, "learnt": LEARNT, "bug": self.bug}
-
-    def run(self) -> dict:
-        torch.manual_seed(self.seed)
-        model = Transformer(YARDSTICK)
-        if self.bug:
-            plant(model, BUGS[self.bug])
-        batch = OneBatch(torch.tensor([list(page().encode())]))
-        curve = [record.loss for record in train(model, batch, OVERFIT)]
-        below = [step for step, loss in enumerate(curve, start=1) if loss < LEARNT]
-        return {"steps_to_learn": below[0] if below else None, "curve": [round(loss, 4) for loss in curve]}
-
-
-def without_norms(model: Transformer) -> Transformer:
-    """The model with no norms on its branches; the last one, before the head, stays."""
-    for block in model.layers:
-        block.attention_norm = block.ffn_norm = nn.Identity()
-    return model
-
-
-@dataclass(frozen=True, kw_only=True)
-class Start:
-    """Train a shape on one page from weights of a standard deviation, until it knows the page, or OVERFIT.steps, or a loss that is not finite."""
-
-    arm: str
-    seed: int
-    n_layers: int
-    std: float
-    has_norms: bool = True
-
-    def settings(self) -> dict:
-        training = {name: value for name, value in OVERFIT.to_dict().items() if name != "seed"}
-        model = replace(SHAPES[self.n_layers], init_std=self.std).to_dict()
-        return {"model": model, "training": training, "learnt": LEARNT, "has_norms": self.has_norms}
-
-    def run(self) -> dict:
-        torch.manual_seed(self.seed)
-        model = Transformer(replace(SHAPES[self.n_layers], init_std=self.std))
-        if not self.has_norms:
-            without_norms(model)
-        curve = []
-        try:    # a loss that is not finite ends the trial
-            for record in train(model, OneBatch(torch.tensor([list(page().encode())])), OVERFIT):
-                curve.append(record.loss)
-                if record.loss < LEARNT:
-                    break
-        except FloatingPointError:
-            pass
-        is_learnt = bool(curve) and curve[-1] < LEARNT
-        return {"steps_to_learn": len(curve) if is_learnt else None, "is_finite": is_learnt or len(curve) == OVERFIT.steps,
-                "curve": [round(loss, 4) for loss in curve]}
-
-
-def start_arm(n_layers: int, std: float, has_norms: bool) -> str:
-    """The name of a start in what is recorded."""
-    return f"{arm_of(n_layers)}, std {std:g}" + ", no norms" * (not has_norms)
-
-
-STARTS = [(n, std, has_norms) for n in (4, 16) for std, has_norms in
-          ((0.002, True), (0.02, True), (0.1, True), (0.5, True), (0.02, False), (0.1, False))]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recital(Overfit):
-    """Train as Overfit does, then let the model write the page from its first five bytes: how many of the others are right before the first wrong one."""
-
-    def run(self) -> dict:
-        torch.manual_seed(self.seed)
-        model = Transformer(YARDSTICK)
-        if self.bug:
-            plant(model, BUGS[self.bug])
-        text = list(page().encode())
-        curve = [record.loss for record in train(model, OneBatch(torch.tensor([text])), OVERFIT)]
-        written = list(decode(model, [text[:PROMPT]], max_new_tokens=len(text) - PROMPT).tokens[0])
-        right = next((i for i, (a, b) in enumerate(zip(written, text[PROMPT:])) if a != b), len(written))
-        below = [step for step, loss in enumerate(curve, start=1) if loss < LEARNT]
-        return {"steps_to_learn": below[0] if below else None, "right": right, "asked": len(text) - PROMPT, "last_loss": round(curve[-1], 4)}
-
-
-PROMPT = 5      # bytes of the page that a model is given to recite the rest
-
-
 # ---- the way back, without a residual
 
 class Linear(nn.Module):
@@ -207,6 +86,21 @@ class Pass(nn.Module):
         return x
 
 
+class Silent(nn.Module):
+    """A branch that says nothing."""
+
+    def forward(self, x: Tensor, *rest) -> Tensor:
+        return 0 * x
+
+
+class PostNorm(Block):
+    """A layer of the first Transformers: the norm stands on the stream, after each sum."""
+
+    def forward(self, h: Tensor, place: Place, cache: LayerCache | None = None) -> tuple[Tensor, None]:
+        h = self.attention_norm(h + self.attention(h, place, cache))
+        return self.ffn_norm(h + self.ffn(h)), None
+
+
 def change_parts(model: Transformer, change: str):
     """Put something else in the place of attention or SwiGLU, in every layer."""
     for block in model.layers:
@@ -226,15 +120,18 @@ class Gradients:
 
     arm: str
     seed: int
+    std: float = 0.02
 
     def settings(self) -> dict:
-        return {"model": SHAPES[16].to_dict(), "tokens": [4, 256]}
+        return {"model": replace(SHAPES[16], init_std=self.std).to_dict(), "tokens": [4, 256]}
 
     def run(self) -> dict:
         tokens = torch.randint(YARDSTICK.vocab_size, (4, 256), generator=torch.Generator().manual_seed(0))
         torch.manual_seed(self.seed)
-        model = Transformer(SHAPES[16])
-        if self.arm != "with residual":
+        model = Transformer(replace(SHAPES[16], init_std=self.std))
+        if self.arm.startswith("norm on the sum"):
+            plant(model, PostNorm)
+        elif not self.arm.startswith("with residual"):
             plant(model, BUGS["no residual"])
         change_parts(model, self.arm)
         streams = []
@@ -248,6 +145,7 @@ class Gradients:
 
 
 ROADS = ("with residual", "without", "a plain matrix", "a deaf gate", "SwiGLU alone", "attention alone")
+LARGE = 0.2                                    # a large start, at which the place of the norm shows
 
 
 # ---- another's implementation
@@ -313,16 +211,9 @@ STUDIES = [
     Study(name="model-depth", question="At equal parameters and tokens, how deep should the yardstick be after its whole training?",
           trials=tuple(Training(arm=arm_of(n), seed=seed, model=SHAPES[n], training=replace(DEPTH_RECIPE, seed=seed))
                        for seed in DEPTH_SEEDS for n in SHAPES if n != 4)),
-    Study(name="model-starts", question="From which starts does a model learn one page by heart, with norms and without?",
-          trials=tuple(Start(arm=start_arm(n, std, has_norms), seed=seed, n_layers=n, std=std, has_norms=has_norms)
-                       for seed in range(1, 4) for n, std, has_norms in STARTS)),
-    Study(name="model-recital", question="Which models write the page, of those whose loss says that they know it?",
-          trials=tuple(Recital(arm=bug or "right", seed=seed, bug=bug)
-                       for seed in range(1, 4) for bug in (None, "residual of the norm", "norm over tokens"))),
     Study(name="model-gradients", question="Without residuals, what makes the gradient grow on its way back?",
-          trials=tuple(Gradients(arm=road, seed=seed) for road in ROADS for seed in range(3))),
-    Study(name="model-overfit", question="After how many steps does the yardstick know one page by heart, and with a bug planted?",
-          trials=tuple(Overfit(arm=bug or "right", seed=seed, bug=bug) for bug in (None, *BUGS) for seed in range(1, 4 if bug else 8))),
+          trials=tuple(Gradients(arm=road, seed=seed) for road in ROADS for seed in range(3))
+          + tuple(Gradients(arm=f"{road}, std {LARGE:g}", seed=seed, std=LARGE) for road in ("with residual", "norm on the sum") for seed in range(3))),
     Study(name="model-times", question="How long does a step of training take, by shape?", is_timing=True,
           trials=tuple(StepTimes(arm="all", seed=seed) for seed in range(3))),
 ]

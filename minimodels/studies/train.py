@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from minimodels import optim
 from minimodels.config import ModelConfig, TrainConfig
 from minimodels.data import Batches, prepare
 from minimodels.evaluate import evaluate
@@ -128,6 +129,57 @@ class SplitRates(Training):
         return {"bits_per_byte": round(score.bits_per_byte, 5), "n_params": self.model.n_params}
 
 
+def same_size(gradient: torch.Tensor, steps: int = 5) -> torch.Tensor:
+    """What stands in for orthogonalise: matrices (..., n, m) scaled to the Frobenius norm that Muon's step has, their directions left as they are."""
+    norm = gradient.norm(dim=(-2, -1), keepdim=True)
+    return gradient / (norm + 1e-7) * min(gradient.shape[-2:]) ** 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class SameSize(Training):
+    """Training with Muon, whose steps keep their size and lose their equal lengths in all directions."""
+
+    def settings(self) -> dict:
+        return super().settings() | {"orthogonalise": "same_size"}
+
+    def run(self) -> dict:
+        ours, optim.orthogonalise = optim.orthogonalise, same_size
+        try:
+            return super().run()
+        finally:
+            optim.orthogonalise = ours
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forgetful(Training):
+    """Training that loses the optimizers' memory after half of its steps, or keeps it."""
+
+    forgets: bool = True
+
+    def settings(self) -> dict:
+        return super().settings() | {"forgets": self.forgets}
+
+    def run(self) -> dict:
+        data = prepare(self.data, self.model.vocab_size, max_bytes=self.max_bytes)
+        model, config = self.build(), self.training
+        batches = Batches(data.train, batch_size=config.batch_size, seq_len=config.seq_len, seed=self.seed)
+        trainer, losses = Trainer(model, batches, config), []
+        for step in range(1, config.steps + 1):
+            if self.forgets and step == config.steps // 2 + 1:
+                trainer = Trainer(model, batches, config)
+            losses.append(round(trainer.step(step).loss, 4))
+        score = evaluate(model, data.valid, n_bytes=data.valid_bytes, seq_len=config.seq_len)
+        return {"bits_per_byte": round(score.bits_per_byte, 5), "loss": losses}
+
+
+def short(arm: str, seed: int, kind: type[Training] = Training, *, more: dict | None = None, **changes) -> Training:
+    """The chapter's short run with changes to its recipe. more: what the kind of training takes besides."""
+    return kind(arm=arm, seed=seed, model=YARDSTICK, training=replace(LIVE, seed=seed, **changes), max_bytes=LIVE_BYTES, **(more or {}))
+
+
+SAME_SIZE_BEST = 0.0025                        # the best of the rates tried for it; a test compares
+TIGHT = 0.01                                   # a clip that is far too low
+
 FAULTS = {
     "right": {},
     "rate too high": dict(training=replace(SHORT, **{name: TOO_HIGH * getattr(SHORT, name) for name in ("lr", "muon_lr", "embed_lr")}, seed=1)),
@@ -148,7 +200,15 @@ STUDIES = [
           trials=tuple(SplitRates(arm="adamw, embedding apart", seed=seed, model=YARDSTICK, training=replace(ADAMW, lr=ADAMW_BEST, seed=seed))
                        for seed in SEEDS)),
     Study(name="train-live", question="Where does the chapter's short run end, over seeds?",
-          trials=tuple(Training(arm="yardstick", seed=seed, model=YARDSTICK, training=replace(LIVE, seed=seed), max_bytes=LIVE_BYTES) for seed in range(1, 6))),
+          trials=tuple(short("yardstick", seed) for seed in range(1, 6))),
+    Study(name="train-directions", question="Is it the equal lengths in all directions that help Muon? Its own runs of 80 steps are those of train-live.",
+          trials=tuple(short(f"Muon {rate:g}", 0, muon_lr=rate) for rate in (0.005, 0.01, 0.02))
+          + tuple(short(f"same size {rate:g}", 0, SameSize, muon_lr=rate) for rate in (0.001, SAME_SIZE_BEST, 0.005, 0.01))
+          + tuple(short(f"same size {SAME_SIZE_BEST:g}", seed, SameSize, muon_lr=SAME_SIZE_BEST) for seed in SEEDS)),
+    Study(name="train-memory", question="What does it cost to lose the optimizers' memory in the middle of the short run?",
+          trials=tuple(short(arm, seed, Forgetful, more={"forgets": forgets}) for seed in SEEDS for arm, forgets in (("keeps", False), ("forgets", True)))),
+    Study(name="train-clip", question="What does a clip that always bites cost? The runs with 1.0 are those of train-live.",
+          trials=tuple(short(f"clip {TIGHT:g}", seed, clip=TIGHT) for seed in SEEDS)),
     Study(name="train-sizes", question="How does the score depend on the model's size, at equal tokens?",
           trials=tuple(Training(arm=f"D={width}", seed=seed, model=of_width(width), training=replace(RECIPE, seed=seed))
                        for seed in (1, 2) for width in WIDTHS)),
