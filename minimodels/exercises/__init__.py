@@ -24,6 +24,16 @@ class Mutant:
     hint: str
 
 
+def wrong_tests(test: Callable, *, of: str, accepts_all: str, refuses_all: str) -> tuple[Mutant, Mutant, Mutant]:
+    """The mutants of an exercise that asks for a test of a layer or model: it finds nothing, finds fault with everything, or says the opposite.
+
+    of: what is tested, "layer" or "model". accepts_all, refuses_all: what may have gone wrong then, a sentence or two.
+    """
+    return (Mutant(function=lambda *_: True, hint=f"This test accepts every {of}, also the broken one. {accepts_all}"),
+            Mutant(function=lambda *_: False, hint=f"This test refuses every {of}, also the right one. {refuses_all}"),
+            Mutant(function=lambda *arguments: not test(*arguments), hint=f"The answers are upside down: True means that the {of} is right."))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Exercise:
     """One question: what is right, on which inputs, and what is typically wrong.

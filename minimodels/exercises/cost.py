@@ -8,7 +8,7 @@ from minimodels import cost
 from minimodels.bugs import plant
 from minimodels.bugs.cost import EveryExpert
 from minimodels.config import ModelConfig
-from minimodels.exercises import Exercise, Mutant
+from minimodels.exercises import Exercise, Mutant, wrong_tests
 from minimodels.moe import MoE
 
 # ---- 1.1
@@ -258,18 +258,6 @@ def _waste_inputs(rng):
     return plant(layer, EveryExpert) if rng.random() < 0.5 else layer, h, needed
 
 
-def _accepts_all(layer, h, needed):
-    return True
-
-
-def _refuses_all(layer, h, needed):
-    return False
-
-
-def _says_the_opposite(layer, h, needed):
-    return not costs_no_more(layer, h, needed)
-
-
 EXERCISES = [
     Exercise(
         solution=expert_weights, inputs=_expert_inputs,
@@ -345,9 +333,6 @@ EXERCISES = [
     Exercise(
         solution=costs_no_more, inputs=_waste_inputs, n_trials=12,
         hint="Run the layer inside `with cost.counter() as count:`, then compare count.get_total_flops() with needed.",
-        mutants=(
-            Mutant(function=_accepts_all, hint="This accepts every layer, also the wasteful one. Is the layer run inside the `with`, and its count read after it?"),
-            Mutant(function=_refuses_all, hint="This refuses every layer, also the right one, which takes exactly `needed`: at most is <=."),
-            Mutant(function=_says_the_opposite, hint="The answers are upside down: True means that nothing is wasted."),
-        )),
+        mutants=wrong_tests(costs_no_more, of="layer", accepts_all="Is the layer run inside the `with`, and its count read after it?",
+                            refuses_all="The right one takes exactly `needed`: at most is <=.")),
 ]

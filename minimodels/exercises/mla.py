@@ -9,7 +9,7 @@ from minimodels.attention import LayerCache, Place
 from minimodels.bugs import plant
 from minimodels.bugs.mla import CachedBeforeNorm, HalvesForPairs, Unscaled
 from minimodels.config import ModelConfig
-from minimodels.exercises import Exercise, Mutant
+from minimodels.exercises import Exercise, Mutant, wrong_tests
 from minimodels.layers import Rope, rotate
 from minimodels.mla import LatentAttention
 
@@ -236,25 +236,6 @@ def _cache_inputs(rng):
     return layer_of(rng, CachedBeforeNorm), h, place_at(0, h.shape[1]), cached_place, new_cache
 
 
-def _accepts_all(*_):
-    return True
-
-
-def _refuses_all(*_):
-    return False
-
-
-def _upside_down(test):
-    return lambda *arguments: not test(*arguments)
-
-
-def _wrong_tests(test, *, accepts_all, refuses_all):
-    """The mutants of an exercise that asks for a test: it finds nothing, finds fault with everything, or says the opposite."""
-    return (Mutant(function=_accepts_all, hint=f"This test accepts every layer, also the broken one. {accepts_all}"),
-            Mutant(function=_refuses_all, hint=f"This test refuses every layer, also the right one. {refuses_all}"),
-            Mutant(function=_upside_down(test), hint="The answers are upside down: True means that the layer is right."))
-
-
 def _points_of_the_first(old, new):
     layers, values, bits = (n / o for n, o in zip(new, old))
     return 1 - layers, layers * (1 - values), layers * values * (1 - bits), 1 - layers * values * bits
@@ -307,21 +288,21 @@ EXERCISES = [
     Exercise(
         solution=depends_on_distance_alone, inputs=_shift_inputs, n_trials=10,
         hint="Read the same h at two starts, place_at(0, T) and place_at(9, T), and compare all outputs with torch.allclose, atol=1e-4.",
-        mutants=_wrong_tests(depends_on_distance_alone,
-                             accepts_all="Do the two readings start at different places? Do you compare more than the first token, "
-                                         "which sees only itself?",
-                             refuses_all="Give torch.allclose atol=1e-4, because rounding differs; and move the places, not h.")),
+        mutants=wrong_tests(depends_on_distance_alone, of="layer",
+                            accepts_all="Do the two readings start at different places? Do you compare more than the first token, "
+                                        "which sees only itself?",
+                            refuses_all="Give torch.allclose atol=1e-4, because rounding differs; and move the places, not h.")),
     Exercise(
         solution=scores_are_scaled, inputs=_scaled_inputs, n_trials=10,
         hint="Compare the layer's output with that of mla_by_hand, which divides by sqrt(Dn + Dr): torch.allclose, atol=1e-4.",
-        mutants=_wrong_tests(scores_are_scaled,
-                             accepts_all="The first token attends to itself alone, with weight 1 whatever the scale: compare all of them.",
-                             refuses_all="Scores are sums of Dn + Dr products, so they are divided by sqrt(Dn + Dr); and rounding "
-                                         "needs atol=1e-4.")),
+        mutants=wrong_tests(scores_are_scaled, of="layer",
+                            accepts_all="The first token attends to itself alone, with weight 1 whatever the scale: compare all of them.",
+                            refuses_all="Scores are sums of Dn + Dr products, so they are divided by sqrt(Dn + Dr); and rounding "
+                                        "needs atol=1e-4.")),
     Exercise(
         solution=cache_agrees, inputs=_cache_inputs, n_trials=10,
         hint="Pass h[:, t:t+1] at cached_place(t) with one cache for all t, put the outputs together, and compare with layer(h, place).",
-        mutants=_wrong_tests(cache_agrees,
-                             accepts_all="Without a cache, or by shapes alone, nothing is wrong with it: compare numbers read through one cache.",
-                             refuses_all="Make one cache, before the loop. Token t stands at cached_place(t), behind t others. Rounding needs atol=1e-4.")),
+        mutants=wrong_tests(cache_agrees, of="layer",
+                            accepts_all="Without a cache, or by shapes alone, nothing is wrong with it: compare numbers read through one cache.",
+                            refuses_all="Make one cache, before the loop. Token t stands at cached_place(t), behind t others. Rounding needs atol=1e-4.")),
 ]

@@ -9,7 +9,7 @@ from minimodels.attention import Place
 from minimodels.bugs import plant
 from minimodels.bugs.model import NormedResidual, OverTokens
 from minimodels.config import ModelConfig
-from minimodels.exercises import Exercise, Mutant
+from minimodels.exercises import Exercise, Mutant, wrong_tests
 from minimodels.model import Transformer
 
 
@@ -305,25 +305,6 @@ def _stream_test_inputs(rng):
     return model.layers[0], h, Place.of(model.rope, 6, h.device)
 
 
-def _accepts_all(*_):
-    return True
-
-
-def _refuses_all(*_):
-    return False
-
-
-def _upside_down(test):
-    return lambda *arguments: not test(*arguments)
-
-
-def _wrong_tests(test, *, accepts_all, refuses_all):
-    """The mutants of an exercise that asks for a test: it finds nothing, finds fault with everything, or says the opposite."""
-    return (Mutant(function=_accepts_all, hint=f"This test accepts every model, also the broken one. {accepts_all}"),
-            Mutant(function=_refuses_all, hint=f"This test refuses every model, also the right one. {refuses_all}"),
-            Mutant(function=_upside_down(test), hint="The answers are upside down: True means that it is right."))
-
-
 EXERCISES = [
     Exercise(
         solution=rms_norm, inputs=_norm_inputs, tolerance=1e-4,
@@ -407,13 +388,13 @@ EXERCISES = [
     Exercise(
         solution=cannot_see_the_future, inputs=_future_inputs, n_trials=10,
         hint="Change the last token in a copy, run both, and compare the logits of all places before it (torch.allclose, atol=1e-4).",
-        mutants=_wrong_tests(cannot_see_the_future,
-                             accepts_all="Is the other text really another? And compare numbers, not shapes.",
-                             refuses_all="The last place may change, of course: leave its logits out. Rounding needs atol=1e-4.")),
+        mutants=wrong_tests(cannot_see_the_future, of="model",
+                            accepts_all="Is the other text really another? And compare numbers, not shapes.",
+                            refuses_all="The last place may change, of course: leave its logits out. Rounding needs atol=1e-4.")),
     Exercise(
         solution=stream_is_untouched, inputs=_stream_test_inputs, n_trials=10,
         hint="Set w_o and w_down to zero, run the block, and compare what comes out with h itself.",
-        mutants=_wrong_tests(stream_is_untouched,
-                             accepts_all="Compare with h, not with a normed h; and do silence both branches.",
-                             refuses_all="block(h, place) returns two things; take the first. Both w_o and w_down must be zero.")),
+        mutants=wrong_tests(stream_is_untouched, of="model",
+                            accepts_all="Compare with h, not with a normed h; and do silence both branches.",
+                            refuses_all="block(h, place) returns two things; take the first. Both w_o and w_down must be zero.")),
 ]

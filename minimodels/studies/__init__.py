@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
 from minimodels import disk, lab
+from minimodels.bugs import plant
 from minimodels.config import ModelConfig, TrainConfig
 from minimodels.data import Batches, Dataset, prepare
 from minimodels.evaluate import evaluate
@@ -59,6 +61,21 @@ class Training:
     def examine(self, model: Transformer, data: Dataset) -> dict:
         """What else to record of the trained model; nothing here."""
         return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planted(Training):
+    """Training with a bug planted in every part that it spoils; None leaves the model right. A subclass says which BUGS there are."""
+
+    BUGS: ClassVar[dict[str, type]]
+
+    bug: str | None = None
+
+    def settings(self) -> dict:
+        return super().settings() | {"bug": self.bug}
+
+    def build(self) -> Transformer:
+        return plant(super().build(), self.BUGS[self.bug]) if self.bug else super().build()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from minimodels.data import Dataset
 from minimodels.evaluate import evaluate, windows
 from minimodels.linear import Linear
 from minimodels.model import Transformer
-from minimodels.studies import Study, Training
+from minimodels.studies import Planted, Study
 from minimodels.studies.mla import loss_of
 from minimodels.timing import MULTIPLY_FLOPS, READ_BYTES, a_pass, interleaved, roofs
 
@@ -27,16 +27,10 @@ TRAINED = (None, "leaking mask", "key turned twice", "both turned twice", "never
 
 
 @dataclass(frozen=True, kw_only=True)
-class Planted(Training):
-    """Training with a bug in every attention layer; None leaves them right."""
+class Reread(Planted):
+    """Training with a bug planted in every attention layer, and then read with and without a cache."""
 
-    bug: str | None = None
-
-    def settings(self) -> dict:
-        return super().settings() | {"bug": self.bug}
-
-    def build(self) -> Transformer:
-        return plant(super().build(), BUGS[self.bug]) if self.bug else super().build()
+    BUGS = BUGS
 
     def examine(self, model: Transformer, data: Dataset) -> dict:
         """How the trained weights do where no bug can cheat.
@@ -173,7 +167,7 @@ def pooled(trials: list[dict]) -> dict[str, list[float]]:
 
 STUDIES = [
     Study(name="attention-bugs", question="What does a bug in attention do to the score that one sees, and to the one that counts?",
-          trials=tuple(Planted(arm=bug or "right", seed=seed, bug=bug, model=LIVE_MODEL, training=replace(LIVE, seed=seed), max_bytes=LIVE_BYTES)
+          trials=tuple(Reread(arm=bug or "right", seed=seed, bug=bug, model=LIVE_MODEL, training=replace(LIVE, seed=seed), max_bytes=LIVE_BYTES)
                        for bug in TRAINED for seed in (SEEDS if bug else (*SEEDS, 4, 5)))),
     Study(name="attention-roofline", question="What bounds a pass: reading the weights, or multiplying with them?", is_timing=True,
           trials=tuple(Roofline(arm="one thread", seed=seed) for seed in range(3))),

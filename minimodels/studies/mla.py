@@ -9,13 +9,12 @@ from dataclasses import dataclass, replace
 import torch
 
 from minimodels.attention import Cache
-from minimodels.bugs import plant
 from minimodels.bugs.mla import BUGS
 from minimodels.config import ModelConfig, TrainConfig
 from minimodels.data import Dataset
 from minimodels.evaluate import evaluate, windows
 from minimodels.model import Transformer
-from minimodels.studies import Study, Training
+from minimodels.studies import Planted, Study, Training
 from minimodels.timing import decode_step, interleaved
 
 # eight heads of 16, and MLA in DeepSeek's ratios: a latent of 4 heads' width, a rotary key of half a head
@@ -44,16 +43,10 @@ def with_attention(scheme: str, **sizes) -> ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Planted(Training):
-    """Training with a bug planted in every attention layer; None leaves them right."""
+class Cached(Planted):
+    """Training with a bug planted in every attention layer, and then read with and without a cache."""
 
-    bug: str | None = None
-
-    def settings(self) -> dict:
-        return super().settings() | {"bug": self.bug}
-
-    def build(self) -> Transformer:
-        return plant(super().build(), BUGS[self.bug]) if self.bug else super().build()
+    BUGS = BUGS
 
     def examine(self, model: Transformer, data: Dataset) -> dict:
         """Loss of the second half of 64 windows, nats a token, read at once and read behind a cache of the first half."""
@@ -145,7 +138,7 @@ STUDIES = [
               arm=scheme, seed=seed, model=with_attention(scheme), training=replace(RECIPE, muon_lr=BEST_RATE[scheme], eval_every=300, seed=seed))
               for seed in SEEDS for scheme in SCHEMES)),
     Study(name="mla-bugs", question="Does a planted bug show in the loss?",
-          trials=tuple(Planted(arm=bug or "right", seed=seed, bug=bug, model=with_attention("mla"),
+          trials=tuple(Cached(arm=bug or "right", seed=seed, bug=bug, model=with_attention("mla"),
                                training=replace(RECIPE, steps=200, eval_every=50, seed=seed))
                        for bug in (None, *BUGS) for seed in SEEDS[:3])),
     Study(name="mla-sizes", question="Which of MLA's two parts is too small here, the latent or the rotary key?",

@@ -113,16 +113,22 @@ class Watched(Training):
 
 @dataclass(frozen=True, kw_only=True)
 class SplitRates(Training):
-    """Training with AdamW alone, whose embedding learns at training.embed_lr, as it does beside Muon, and all else at training.lr."""
+    """Training with AdamW alone, whose embedding learns at training.embed_lr, as it does beside Muon, and all else at training.lr.
+
+    norms: their peak rate, if it is another.
+    """
+
+    norms: float | None = None
 
     def settings(self) -> dict:
-        return super().settings() | {"embedding": "embed_lr"}
+        return super().settings() | {"embedding": "embed_lr"} | ({"norms": self.norms} if self.norms else {})
 
     def run(self) -> dict:
         data = prepare(self.data, self.model.vocab_size, max_bytes=self.max_bytes)
         model, config = self.build(), self.training
         trainer = Trainer(model, Batches(data.train, batch_size=config.batch_size, seq_len=config.seq_len, seed=self.seed), config)
-        trainer.peaks[0][0] = config.embed_lr    # make_optimizers puts embedding and head first
+        trainer.peaks[0][0] = config.embed_lr                   # make_optimizers puts embedding and head first, then the norms
+        trainer.peaks[0][1] = self.norms or trainer.peaks[0][1]
         for step in range(1, config.steps + 1):
             trainer.step(step)
         score = evaluate(model, data.valid, n_bytes=data.valid_bytes, seq_len=config.seq_len)
@@ -178,7 +184,7 @@ def short(arm: str, seed: int, kind: type[Training] = Training, *, more: dict | 
 
 
 SAME_SIZE_BEST = 0.0025                        # the best of the rates tried for it; a test compares
-TIGHT = 0.01                                   # a clip that is far too low
+TIGHT, NO_CLIP = 0.01, 1e9                     # a clip that is far too low, and one that never bites
 
 FAULTS = {
     "right": {},
@@ -198,7 +204,9 @@ STUDIES = [
           trials=tuple(Training(arm="adamw", seed=seed, model=YARDSTICK, training=replace(ADAMW, lr=ADAMW_BEST, seed=seed)) for seed in SEEDS)),
     Study(name="train-embedding", question="How much of the gap is the embedding's rate, which Muon's recipe sets apart?",
           trials=tuple(SplitRates(arm="adamw, embedding apart", seed=seed, model=YARDSTICK, training=replace(ADAMW, lr=ADAMW_BEST, seed=seed))
-                       for seed in SEEDS)),
+                       for seed in SEEDS)
+          + tuple(SplitRates(arm="adamw, embedding and norms apart", seed=seed, model=YARDSTICK, training=replace(ADAMW, lr=ADAMW_BEST, seed=seed), norms=RECIPE.lr)
+                  for seed in SEEDS)),
     Study(name="train-live", question="Where does the chapter's short run end, over seeds?",
           trials=tuple(short("yardstick", seed) for seed in range(1, 6))),
     Study(name="train-directions", question="Is it the equal lengths in all directions that help Muon? Its own runs of 80 steps are those of train-live.",
@@ -207,8 +215,11 @@ STUDIES = [
           + tuple(short(f"same size {SAME_SIZE_BEST:g}", seed, SameSize, muon_lr=SAME_SIZE_BEST) for seed in SEEDS)),
     Study(name="train-memory", question="What does it cost to lose the optimizers' memory in the middle of the short run?",
           trials=tuple(short(arm, seed, Forgetful, more={"forgets": forgets}) for seed in SEEDS for arm, forgets in (("keeps", False), ("forgets", True)))),
-    Study(name="train-clip", question="What does a clip that always bites cost? The runs with 1.0 are those of train-live.",
-          trials=tuple(short(f"clip {TIGHT:g}", seed, clip=TIGHT) for seed in SEEDS)),
+    Study(name="train-clip", question="What does a clip do to a right run, and to one whose gradients are never zeroed? Right runs with 1.0 are those of train-live.",
+          trials=tuple(trial for seed in SEEDS for trial in (
+              short(f"clip {TIGHT:g}", seed, clip=TIGHT), short("no clip", seed, clip=NO_CLIP),
+              short("never zeroed", seed, Watched, more={"spoil": never_zeroed}),
+              short("never zeroed, no clip", seed, Watched, more={"spoil": never_zeroed}, clip=NO_CLIP)))),
     Study(name="train-sizes", question="How does the score depend on the model's size, at equal tokens?",
           trials=tuple(Training(arm=f"D={width}", seed=seed, model=of_width(width), training=replace(RECIPE, seed=seed))
                        for seed in (1, 2) for width in WIDTHS)),
