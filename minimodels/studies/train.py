@@ -106,7 +106,8 @@ class Watched(Training):
         batches = self.batches(data.train, batch_size=config.batch_size, seq_len=config.seq_len, seed=self.seed)
         records = list(train(model, batches, config, valid=data))
         scored = [[r.step, round(r.valid_bits_per_byte, 4)] for r in records if r.valid_bits_per_byte is not None]
-        return {"bits_per_byte": scored[-1][1], "n_params": self.model.n_params,
+        bits = scored[-1][1] if scored else round(evaluate(model, data.valid, n_bytes=data.valid_bytes, seq_len=config.seq_len).bits_per_byte, 5)
+        return {"bits_per_byte": bits, "n_params": self.model.n_params,
                 "bytes_per_token": round(data.valid_bytes / len(data.valid), 4), "curve": scored,
                 "loss": [round(r.loss, 4) for r in records], "grad_norm": [round(r.grad_norm, 4) for r in records]}
 
@@ -218,8 +219,8 @@ STUDIES = [
     Study(name="train-clip", question="What does a clip do to a right run, and to one whose gradients are never zeroed? Right runs with 1.0 are those of train-live.",
           trials=tuple(trial for seed in SEEDS for trial in (
               short(f"clip {TIGHT:g}", seed, clip=TIGHT), short("no clip", seed, clip=NO_CLIP),
-              short("never zeroed", seed, Watched, more={"spoil": never_zeroed}),
-              short("never zeroed, no clip", seed, Watched, more={"spoil": never_zeroed}, clip=NO_CLIP)))),
+              short("never zeroed", seed, Watched, more={"spoil": never_zeroed}, eval_every=LIVE.steps),
+              short("never zeroed, no clip", seed, Watched, more={"spoil": never_zeroed}, eval_every=LIVE.steps, clip=NO_CLIP)))),
     Study(name="train-sizes", question="How does the score depend on the model's size, at equal tokens?",
           trials=tuple(Training(arm=f"D={width}", seed=seed, model=of_width(width), training=replace(RECIPE, seed=seed))
                        for seed in (1, 2) for width in WIDTHS)),
