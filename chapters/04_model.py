@@ -979,7 +979,7 @@ show.drawing("shapes",
 # %% tags=["hide-input"]
 from minimodels.studies.model import arm_of, shape_scores
 
-scores = shape_scores("model-shapes")
+scores = shape_scores()
 show.show(show.dots({arm_of(n): bits for n, bits in scores.items()}, unit="bits per byte of unseen text", concept={arm_of(n): "dense" for n in scores},
                     title="One layer is close behind four; sixteen thin ones are far behind"),
           alt="Three rows of dots: those of 1 and 4 layers overlap, those of 16 layers lie far to the right.",

@@ -39,19 +39,10 @@ def arm_of(n_layers: int) -> str:
 SHAPES = {n_layers: with_shape(n_layers, d_model) for n_layers, d_model in WIDTHS.items()}
 
 
-# ---- depth and width, at the yardstick's whole training; four layers are the arm "mha" of mla-quality
-
-DEPTH_RECIPE = replace(TrainConfig.preset("yardstick"), eval_every=300)
-DEPTH_SEEDS = (1, 2, 3)
-
-
-def shape_scores(record: str) -> dict[int, list[float]]:
-    """Bits per byte by layers, in the order of seeds, of "model-shapes" (120 steps) or "model-depth" (600 steps, four layers from mla-quality)."""
-    trials = [(t["arm"], t["seed"], t["bits_per_byte"]) for t in recorded(record)["trials"]]
-    if record == "model-depth":
-        trials += [(arm_of(4), t["seed"], t["bits_per_byte"]) for t in recorded("mla-quality")["trials"] if t["arm"] == "mha" and t["seed"] in DEPTH_SEEDS]
-    found = {n: [bits for arm, _, bits in sorted(trials) if arm == arm_of(n)] for n in SHAPES}
-    return {n: bits for n, bits in found.items() if bits}
+def shape_scores() -> dict[int, list[float]]:
+    """Bits per byte by layers, in the order of seeds, as model-shapes recorded them."""
+    trials = recorded("model-shapes")["trials"]
+    return {n: [t["bits_per_byte"] for t in trials if t["arm"] == arm_of(n)] for n in SEEDS}
 
 
 # ---- the way back, without a residual
@@ -208,9 +199,6 @@ STUDIES = [
     Study(name="model-shapes", question="At equal parameters and tokens, how deep should the yardstick be?",
           trials=tuple(Training(arm=arm_of(n), seed=seed, model=SHAPES[n], training=replace(RECIPE, seed=seed))
                        for n, seeds in SEEDS.items() for seed in seeds)),
-    Study(name="model-depth", question="At equal parameters and tokens, how deep should the yardstick be after its whole training?",
-          trials=tuple(Training(arm=arm_of(n), seed=seed, model=SHAPES[n], training=replace(DEPTH_RECIPE, seed=seed))
-                       for seed in DEPTH_SEEDS for n in SHAPES if n != 4)),
     Study(name="model-gradients", question="Without residuals, what makes the gradient grow on its way back?",
           trials=tuple(Gradients(arm=road, seed=seed) for road in ROADS for seed in range(3))
           + tuple(Gradients(arm=f"{road}, std {LARGE:g}", seed=seed, std=LARGE) for road in ("with residual", "norm on the sum") for seed in range(3))),
