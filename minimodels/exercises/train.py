@@ -67,6 +67,10 @@ def _no_plateau(step, steps, warmup, decay):
     return min(1.0, step / warmup, (steps - step + 1) / (steps - warmup))
 
 
+def _falls_a_step_early(step, steps, warmup, decay):
+    return min(1.0, step / warmup, (steps - step + 1) / (decay + 1))
+
+
 def _never_falls(step, steps, warmup, decay):
     return min(1.0, step / warmup)
 
@@ -175,6 +179,11 @@ def _schulz_from(x, n):
     return x
 
 
+def _exact(g, n):
+    U, _, Vh = torch.linalg.svd(g, full_matrices=False)
+    return U @ Vh
+
+
 def _rows_normed(g, n):
     return _schulz_from(g / g.norm(dim=1, keepdim=True), n)
 
@@ -209,36 +218,6 @@ def _summed_over_targets(parts):
 
 
 # ---- 5.6
-
-def lost_in_fp16(gradient, scale):
-    """The share of a gradient's entries, of those that are not 0, that become 0 in fp16 after they were multiplied by scale."""
-    alive = gradient[gradient != 0]
-    return ((alive * scale).half() == 0).float().mean().item()
-
-
-def _lost_inputs(rng):
-    g = _generator(rng)
-    gradient = torch.randn(400, generator=g) * 10 ** (-4 - 5 * torch.rand(400, generator=g))
-    return gradient * (torch.rand(400, generator=g) > 0.3), rng.choice([1.0, 4.0, 16.0])
-
-
-def _all_entries(gradient, scale):
-    return ((gradient * scale).half() == 0).float().mean().item()
-
-
-def _scaled_down(gradient, scale):
-    return lost_in_fp16(gradient, 1 / scale)
-
-
-def _counted(gradient, scale):
-    return int(((gradient[gradient != 0] * scale).half() == 0).sum())
-
-
-def _too_late(gradient, scale):
-    return lost_in_fp16(gradient, 1.0)
-
-
-# ---- 5.7
 
 def is_honest(loss_of, tokens, vocab_size):
     """Whether a loss is that of a model that cannot see the token which it predicts.
@@ -312,7 +291,7 @@ def _about_one(loss_of, tokens, vocab_size):
     return 0.8 < total < 1.2
 
 
-# ---- 5.8
+# ---- 5.7
 
 def predict_score(sizes, scores, wanted):
     """Fit score = a * size**(-alpha) as a straight line through the logarithms, by least squares; returns the score at size wanted."""
@@ -365,6 +344,7 @@ EXERCISES = [
                  Mutant(function=_first_step_lost, hint="Steps count from 1, and the first must move: its factor is 1 / warmup, not 0."),
                  Mutant(function=_last_step_lost, hint="The last step would have factor 0, and be computed for nothing. It should have 1 / decay."),
                  Mutant(function=_no_plateau, hint="The fall lasts `decay` steps. Before it the factor stays at 1."),
+                 Mutant(function=_falls_a_step_early, hint="The fall begins from 1 and has `decay` steps: the first of them still has factor 1, the last 1 / decay."),
                  Mutant(function=_never_falls, hint="It rises and stays. The last `decay` steps must fall."))),
     Exercise(solution=adamw_step, inputs=_adamw_inputs,
              hint="Go through equation (5.3) line by line: m, v, their corrections, then the two things that are taken from w.",
@@ -383,6 +363,7 @@ EXERCISES = [
                  Mutant(function=_entry_by_entry, hint="x**3 raises each entry. The singular values are raised by matrix products: x @ x.T @ x."),
                  Mutant(function=_cubic, hint="That is the cubic, with 1.5 and -0.5: it converges, and needs more rounds. Take the three given coefficients."),
                  Mutant(function=_fifth_power_missing, hint="The last term needs X X^T twice: it is the fifth power."),
+                 Mutant(function=_exact, hint="That is exactly orthogonal. Muon's polynomial stays near 1 only: equation (5.5), n rounds."),
                  Mutant(function=_rows_normed, hint="One norm for the whole matrix. A norm for each row changes its directions."))),
     Exercise(solution=batch_gradient, inputs=_parts_inputs,
              hint="A part with twice as many targets has twice as much to say.",
@@ -391,19 +372,12 @@ EXERCISES = [
                  Mutant(function=_plain_sum, hint="Added up, two parts give twice the gradient."),
                  Mutant(function=_last_alone, hint="Only the last part is left: somebody zeroed the gradients inside the loop."),
                  Mutant(function=_summed_over_targets, hint="That is the gradient of the sum over targets. Divide by how many there are."))),
-    Exercise(solution=lost_in_fp16, inputs=_lost_inputs,
-             hint="Choose the entries that are not 0, multiply, convert with .half(), and ask which are 0 now.",
-             mutants=(
-                 Mutant(function=_all_entries, hint="Entries that were 0 before are not lost. Leave them out, above and below."),
-                 Mutant(function=_scaled_down, hint="Multiply by the scale before converting; you divided."),
-                 Mutant(function=_counted, hint="A share, not a count."),
-                 Mutant(function=_too_late, hint="The scale must be applied before the conversion: what has become 0 stays 0."))),
     Exercise(solution=is_honest, inputs=_honest_inputs,
              hint="Try every token in the last place. exp(-loss) is the probability that each was given.",
              mutants=(
                  Mutant(function=_always, hint="Some of these models read the answer. Your test calls all of them honest."),
                  Mutant(function=_not_too_good, hint="A low loss is no proof: a model may leak a little, and an honest one may be good. Sum probabilities."),
-                 Mutant(function=_losses_for_probabilities, hint="You summed losses. A loss is -log p; sum the p."),
+                 Mutant(function=_losses_for_probabilities, hint="A loss is -log p. Sum the p of the last place: not losses, and not a mean over places."),
                  Mutant(function=_about_one, hint="A leak can be small. The sum must be 1 to a thousandth, not only about 1."))),
     Exercise(solution=predict_score, inputs=_law_inputs,
              hint="Take logarithms of sizes and scores, fit a line, read it at log(wanted), and come back with exp.",

@@ -10,9 +10,10 @@ from minimodels.studies import recorded
 STEPS = (*range(1, 11), *range(15, 151, 5))    # whose loss is kept
 RUNS = {"A": "gradients never zeroed", "B": "targets not shifted", "C": "rate too high", "D": "the same batches again", "E": "text in order"}
 CLUES = {
-    "gradients never zeroed": "The hardest one: a hump in the first ten steps, then always a little above the right run. Old gradients pull with the new ones.",
+    "gradients never zeroed": "The hardest one: the right run's hump, but higher, then always a little above it. Old gradients pull with the new ones, and "
+                              "the clip keeps them short.",
     "targets not shifted": "The first loss is below that of even odds, and soon text that it never saw costs nothing. That is too good to be true.",
-    "rate too high": "In ten steps it is twice as bad as knowing nothing. It comes back, because the rate falls in the end.",
+    "rate too high": "In ten steps it is twice as bad as knowing nothing. It comes back: Muon's steps have a fixed length, so nothing runs away.",
     "the same batches again": "The line falls faster than the right one, and the rings do not follow: it learns by heart.",
     "text in order": "Waves: neighbours in a text are of one kind, easy once they have begun, and then comes another file.",
 }
