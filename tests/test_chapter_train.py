@@ -224,8 +224,9 @@ def test_what_the_chapter_says_of_the_clip():
 
 def test_what_the_chapter_says_of_runs_without_a_clip():
     right = scores("train-live", "yardstick", SEEDS)
-    for arm in ("clip 0.01", "no clip"):
-        assert max(abs(a - b) for a, b in zip(scores("train-clip", arm, SEEDS), right)) < 0.02 and "The right run hardly minds the clip" in text()
+    tight, none = ([a - b for a, b in zip(scores("train-clip", arm, SEEDS), right)] for arm in ("clip 0.01", "no clip"))
+    assert max(map(abs, tight)) < 0.001 and "a clip of 0.01 changes nothing" in text()
+    assert f"none costs {statistics.mean(none):.2f} bits." in text() and max(none) < 0.02
     even = 12 / recorded("train-clip")["trials"][2]["bytes_per_token"]    # bits per byte of even bets on 4,096 tokens
     assert min(scores("train-clip", "never zeroed, no clip", SEEDS)) > 2 * even and "far worse than knowing nothing" in text()
     assert all(0.02 < a - b < 0.06 for a, b in zip(scores("train-clip", "never zeroed", SEEDS), right))
@@ -404,6 +405,10 @@ def test_what_the_chapter_says_of_the_law():
     assert bent(1.5, 1e9) - bent(0.0, 1e9) == pytest.approx(0.5, abs=0.02) and "disagree by half a bit" in text()
     beyond = studies.of_width(studies.LARGER).n_params
     assert f"{beyond / 1e6:.2f} million parameters, two seeds: the straight line says {bent(0.0, beyond):.3f}, the best floor {bent(1.45, beyond):.3f}" in text()
+    larger = scores("train-larger", "D=192")
+    missed = [statistics.mean(larger) - bent(floor, beyond) for floor in (0.0, 1.45)]
+    assert f"The straight line misses by {missed[0]:.3f}. The curve with the floor misses by {missed[1]:.3f}, about as much as the seeds differ" in text()
+    assert missed[1] == pytest.approx(max(larger) - min(larger), abs=0.003) and min(larger) > bent(1.45, beyond) and "both lie above it" in text()
     held_out = exercises.predict_score(sizes[:3], mean[:3], sizes[3])
     assert f"the line through three misses the fourth by {mean[3] - held_out:.3f}" in text()
     bare = [studies.of_width(width).n_params - 4096 * width for width in (*studies.WIDTHS, 128)]
