@@ -92,7 +92,7 @@ print(f"worst less best: {max(rates.values()) - min(rates.values()):.3f}")
 # invention, and find a difference of 0.016 bits. A careless rate is worth more than twice as much. So whoever tunes one model
 # and not the other can prove what they like, and nobody sees it in the table.
 #
-# No claim is on trial in this chapter. The yardstick is: all later verdicts are measured with it.
+# No claim is on trial here, but the yardstick of all later verdicts.
 
 # %% tags=["remove-input"]
 show.drawing("loop",
@@ -102,7 +102,6 @@ show.drawing("loop",
 # %% [markdown]
 # | Symbol | Meaning | In our code |
 # |---|---|---|
-# | $w$ | a weight, or a matrix of them | `p` |
 # | $g$ | its gradient: how the loss changes with $w$ | `p.grad` |
 # | $\eta$ | learning rate: 0.01 for matrices, 0.03 for the embedding, 0.005 for the norms | `muon_lr`, `embed_lr`, `lr` |
 # | $m$, $v$ | running mean of $g$, and of $g^2$ | the optimizer's state |
@@ -191,13 +190,12 @@ print(f"predicted {math.log(4096) + sigma**2 / 2:.3f}, "
       f"even bets {math.log(4096):.3f}, measured {loss:.3f}")
 
 # %% [markdown]
-# It is met to a hundredth or two. This is the cheapest test in the book. A first loss that is too *high* means weights that are
+# It is met. This is the cheapest test in the book. A first loss that is too *high* means weights that are
 # drawn too large. One that is too *low* means that something tells the model the answer: you will meet that case below.
 #
 # ### Two: the loop in one cell
 #
-# `schedule` is a factor on the learning rates, and `make_optimizers` brings the two optimizers that the yardstick uses. Both are
-# opened in the next sections.
+# `schedule` is a factor on the learning rates, and `make_optimizers` brings the two optimizers that the yardstick uses.
 
 # %%
 from minimodels.optim import make_optimizers, schedule
@@ -294,8 +292,9 @@ print(lab.band("train", "yardstick after 80 steps", score(model)))
 # The learning rate is not constant. It rises over the first 2 percent of the steps ([warm-up](../book/glossary.md#warm-up)),
 # stays, and falls over the last 40 percent ([decay](../book/glossary.md#decay)).
 #
-# - **Why warm up?** AdamW's first steps are its longest, in every weight at once; the next section shows why. Yet here
-#   it is worth nothing: without it three seeds score 1.640, 1.637 and 1.644 bits per byte; with it 1.641, 1.638 and 1.644.
+# - **Why warm up?** AdamW's first steps are its longest, in every weight at once; the next section shows why. Yet in our 600
+#   steps it is worth nothing: without it three seeds score 1.640, 1.637 and 1.644 bits per byte; with it 1.641, 1.638 and
+#   1.644.
 # - **Why decay?** Each batch points in a slightly different direction. With long steps the weights jump about in a valley; with
 #   short ones they sink to its floor.
 #
@@ -336,8 +335,8 @@ show.show(fig,
           caption=f"Recorded: {long['command']}; from 100 thousand tokens on, each point the mean of the last 200 steps.")
 
 # %% [markdown]
-# So a score taken before the end misleads. In the runs of the first table the rate 0.02 was 1 percent behind 0.01 at step 400 of
-# 600; at the end they were equal. Two runs may only be compared when both have decayed.
+# So a score taken before the end misleads. In the first table the rate 0.02 was 1 percent behind 0.01 at step 400 of 600; at
+# the end they were equal. Two runs may only be compared when both have decayed.
 #
 # ### Four: AdamW, one weight at a time
 #
@@ -425,7 +424,7 @@ show.drawing("muon",
              caption="The gradient of equation (5.4), and the step that Muon takes from it.")
 
 # %% [markdown]
-# For our matrices an SVD at every step would be slow. But $X X^\top X = U S^3 V^\top$, because $U^\top U = V^\top V = 1$: products
+# For our matrices an SVD at every step would be slow. But if $X = U S V^\top$, then $X X^\top X = U S^3 V^\top$: products
 # alone change the singular values and leave the directions as they are. So any odd polynomial can be applied to all singular
 # values at once. Muon uses this one, five times ([Newton-Schulz](../book/glossary.md#newton-schulz)):
 #
@@ -516,7 +515,7 @@ for name, s in long_in.items():
 # ## Which one is better?
 #
 # Now the comparison that is so easy to get wrong. Both optimizers get the same model, the same batches and 600 steps, all of
-# the standard library. Each gets *its own learning rate*, searched with one seed. Then other seeds decide.
+# the standard library. Each gets *its own learning rate*, searched with one seed; other seeds decide.
 #
 # > **Before you read on.** After 600 steps: how many bits per byte lie between the two?
 # >
@@ -569,10 +568,10 @@ by_seed({"AdamW, one rate, 0.002": arms["AdamW, one rate, 0.002"],
 
 # %% [markdown]
 # There it is. The embedding's rate (and its weight decay, which goes with it) was 0.31 of the 0.36 bits, the norms' rate hardly
-# anything. What is left for Muon is 0.05 bits. That is more than seeds differ, and no last word: AdamW's remaining rate was not
-# searched again beside the new ones, nor Muon's two others.
+# anything. What is left for Muon is 0.05 bits. More than seeds differ, and no last word: AdamW's remaining rate was not
+# searched again, nor Muon's two others.
 #
-# Nothing in the first comparison was wrong. Both rates were searched, three seeds agreed to three hundredths of a bit. It compared
+# Nothing in the first comparison was wrong. Rates were searched, seeds agreed to three hundredths of a bit. It compared
 # two *recipes* and we nearly wrote down the name of one ingredient. When a result is too good, look for the second difference.
 #
 # And the time? A whole step of each, in turns, on one thread:
@@ -713,8 +712,8 @@ by_seed({"fp32": ("mla-quality", "mha"), "bf16": ("train-formats", "bf16")})
 #
 # ## Curves that go wrong
 #
-# Most faults do not crash. They train, and the loss falls, and you believe it. We broke five runs on purpose, each in one way,
-# and you are the doctor. (Targets that are not shifted: each place is scored on the token that it has just read.)
+# Most faults do not crash. The loss falls, and you believe it. We broke five runs, each in one way, and you are the doctor.
+# (Targets that are not shifted: each place is scored on the token that it has just read.)
 
 # %%
 TrainingCurves()
@@ -769,7 +768,7 @@ by_seed({"right, clip 1": ("train-live", "yardstick"),
 #
 # A curve can raise a suspicion. A test can prove it. The probabilities of all 4,096 tokens in one place sum to 1. If the model
 # sees the answer, then the probability that it gives to *each candidate, when that candidate is the answer*, is too large. That
-# catches a leak of the answer in the place that you try, whatever its cause, once training has used it.
+# catches every leak of the answer that training has used, whatever its cause, in the place that you try.
 #
 # > **Exercise 5.6** (no peeking; hard, 20 minutes). Write `is_honest(loss_of, tokens, vocab_size)`. `loss_of(tokens)` takes `(1,
 # > T)` and returns the `T - 1` losses of tokens 1, 2, …, in nats. Put each token of the vocabulary in the last place in turn,
@@ -820,8 +819,8 @@ def summed(shift, n=8):
 print(f"targets shifted {summed(1):.4f}, not shifted {summed(0):.1f}")
 
 # %% [markdown]
-# The same model, and the sum sees the broken scoring. (A sum of 1 proves nothing about other places, or about a look at tokens
-# *behind* the answer: chapter 4's test finds that leak.)
+# The same model, and the sum sees the broken scoring. (A sum of 1 proves nothing about other places; tokens *behind* the answer
+# are for chapter 4's test.)
 #
 # > **Bugs that still train.**
 # > - **The same batches again.** A loader that starts from the top after every restart. Only unseen text tells.
@@ -956,7 +955,7 @@ print(f"predicted {statistics.mean(guesses):.4f}, "
       f"from {min(guesses):.4f} to {max(guesses):.4f}")
 
 # %% [markdown]
-# Eight runs, sixteen ways to take one seed a size, sixteen lines: a prediction and a range. Now look.
+# Eight runs give sixteen lines: a prediction and a range. Now look.
 
 # %%
 seen = list(bits_of("mla-quality", "mha").values())
@@ -1036,7 +1035,7 @@ print(prompt + says(patient))
 # %% [markdown]
 # Ten times the steps take it from 1.641 to 1.206 bits per byte, far below both compressors. It closes its brackets, and fills
 # `self` with plausible attributes, none of which comes from its arguments. What it writes means nothing; but it is Python. (It
-# has read each of its 2.3 million training tokens five times.)
+# has read its 2.3 million training tokens five times.)
 #
 # ## Does it pay here?
 #

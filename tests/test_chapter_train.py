@@ -307,7 +307,7 @@ def test_what_the_chapter_says_of_the_parts_of_muons_recipe():
     assert f"was {of_embedding:.2f} of the {gap:.2f} bits, the norms' rate hardly anything. What is left for Muon is {left:.2f} bits." in text()
     assert f"by {gap:.2f} bits per byte: {of_embedding:.2f} by the embedding's rate, {left:.2f} by Muon." in text() and 0 < of_norms < 0.006
     every = scores("mla-quality", "mha")
-    assert min(a - b for a, b in zip(norms, muon)) > 3 * (max(every) - min(every)) and "That is more than seeds differ" in text()
+    assert min(a - b for a, b in zip(norms, muon)) > 3 * (max(every) - min(every)) and "More than seeds differ" in text()
     slope = math.log(statistics.mean(every) / recorded("yardstick")["bits_per_byte"]) / math.log(10)    # 600 steps and 6,000
     assert statistics.mean(norms) * (1 - 1.2**-slope) == pytest.approx(0.04, abs=0.005) and "would bring AdamW some 0.04" in text()
 
@@ -370,7 +370,7 @@ def test_what_the_chapter_says_of_the_optimizers():
     muon, adamw = scores("mla-quality", "mha", SEEDS), scores("train-optimizers", "adamw", SEEDS)
     more = [a - m for a, m in zip(adamw, muon)]
     assert round(statistics.mean(more), 2) == 0.36 and "**0.36 bits**, at first sight" in text()
-    assert max(more) - min(more) < 0.03 and "three seeds agreed to three hundredths of a bit" in text()
+    assert max(more) - min(more) < 0.03 and "seeds agreed to three hundredths of a bit" in text()
     searched, of_muon = scores("train-rates", "adamw 0.002")[0], scores("mla-rates", "mha 0.01")[0]
     assert f"scored {searched:.3f}, better than these three" in text() and searched < min(adamw)
     assert f"(With it the gap would be {searched - of_muon:.2f} to {max(more):.2f}.)" in text() and f"AdamW is {searched - of_muon:.2f} bits behind" in text()
