@@ -1,6 +1,7 @@
 """What lies in data/: the recorded runs, their weights, and the sentences that quote them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,14 +49,22 @@ def test_the_recorded_run_of_the_cpu_preset_is_that_of_todays_preset():
     assert run["bits_per_byte"] < 1.50 < run["lzma"] < run["zlib"] and run["seconds"] < 8 * 60
 
 
-def test_the_recorded_weights_have_learnt_python():
-    run = Run.open(DATA / "checkpoints" / "cpu-stdlib")
+@pytest.mark.parametrize("name", ["cpu-stdlib", "cpu-long", "yardstick"])
+def test_the_recorded_weights_have_learnt_python(name):
+    run = Run.open(DATA / "checkpoints" / name)
     tokens = torch.tensor([0, *run.tokenizer.encode(TEXT).ids])
     n_bytes = int(token_bytes(run.tokenizer)[tokens[1:].numpy()].sum())
     assert n_bytes == len(TEXT)
     torch.manual_seed(0)
     learnt, fresh = (evaluate(m, tokens, n_bytes=n_bytes, seq_len=256).bits_per_byte for m in (run.model(), Transformer(run.model_config)))
     assert learnt < 2 < fresh
+
+
+def test_the_long_run_is_the_preset_with_more_steps_and_its_readme_row_is_its_score():
+    run, row = recorded("cpu-long"), (DATA / "README.md").read_text("utf8")
+    assert ModelConfig.from_dict(run["model"]) == ModelConfig.preset("cpu")
+    assert TrainConfig.from_dict(run["train"]) == replace(TrainConfig.preset("cpu"), steps=10_000)
+    assert f"| {run['bits_per_byte']:.3f} | {run['tokens']:,} | {run['seconds'] / 60:.1f} |" in row
 
 
 def test_readmes_quote_the_recorded_run():
