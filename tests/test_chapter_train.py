@@ -300,6 +300,20 @@ def test_what_the_chapter_says_of_the_broken_runs():
     assert all(a < b for a, b in zip(right[12:], zeroed[12:])) and "then always a little too high" in text()
 
 
+def test_what_the_chapter_says_of_batches():
+    recipe, eight = find("mla-quality").trials[0].training, statistics.mean(scores("mla-quality", "mha", (1, 2)))
+    for trial in find("train-batch").trials:
+        config, windows = trial.training, trial.training.batch_size
+        assert config.steps * windows == 4800 == recipe.steps * recipe.batch_size
+        factor = (windows / 8) ** 0.5 if "root" in trial.arm else 1
+        assert [getattr(config, r) / getattr(recipe, r) for r in ("lr", "muon_lr", "embed_lr")] == pytest.approx([factor] * 3)
+    lost = {windows: statistics.mean(scores("train-batch", f"{windows} windows, root", (1, 2))) - eight for windows in (2, 32)}
+    assert f"Eight is best: 32 lose {lost[32]:.2f} bits, two lose {lost[2]:.2f}." in text()
+    assert min(scores("train-batch", f"{windows} windows, same", [1])[0] for windows in (2, 32)) > eight
+    rule = scores("train-batch", "32 windows, same", [1])[0] - scores("train-batch", "32 windows, root", [1])[0]
+    assert f"at 32 the rule alone is worth {rule:.2f}" in text()
+
+
 def test_what_the_chapter_says_of_the_parts_of_muons_recipe():
     plain, muon = scores("train-optimizers", "adamw", SEEDS), scores("mla-quality", "mha", SEEDS)
     embedding, norms = (scores("train-embedding", f"adamw, {arm} apart", SEEDS) for arm in ("embedding", "embedding and norms"))
@@ -411,7 +425,3 @@ def test_what_the_chapter_says_of_the_law():
     assert missed[1] == pytest.approx(max(larger) - min(larger), abs=0.003) and min(larger) > bent(1.45, beyond) and "both lie above it" in text()
     held_out = exercises.predict_score(sizes[:3], mean[:3], sizes[3])
     assert f"the line through three misses the fourth by {mean[3] - held_out:.3f}" in text()
-    bare = [studies.of_width(width).n_params - 4096 * width for width in (*studies.WIDTHS, 128)]
-    without = exercises.predict_score(bare[:4], mean, bare[4])
-    seen = statistics.mean(seen)
-    assert (without - bent(0.0, n)) / (seen - bent(0.0, n)) == pytest.approx(0.25, abs=0.05) and "mends a quarter of the miss.)" in text()
