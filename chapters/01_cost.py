@@ -3,7 +3,7 @@
 #   book:
 #     number: 1
 #     reading: 75 min
-#     cpu: 25 s, 0.6 GB
+#     cpu: 20 s, 0.6 GB
 #     needs: "Python, and what a matrix times a vector is; nothing about neural networks"
 #   jupytext:
 #     formats: ipynb,py:percent

@@ -3,7 +3,7 @@
 #   book:
 #     number: 2
 #     reading: 75 min
-#     cpu: 40 s, 0.9 GB
+#     cpu: 20 s, 1 GB
 #     needs: "Python, and what a probability is"
 #   jupytext:
 #     formats: ipynb,py:percent

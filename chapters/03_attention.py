@@ -3,7 +3,7 @@
 #   book:
 #     number: 3
 #     reading: 80 min
-#     cpu: 45 s, 1.4 GB
+#     cpu: 40 s, 1.4 GB
 #     needs: "[Data](02_data.ipynb): tokens, and bits per byte"
 #     terms:
 #       attn: [k, v]

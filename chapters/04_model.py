@@ -3,7 +3,7 @@
 #   book:
 #     number: 4
 #     reading: 80 min
-#     cpu: 55 s, 0.7 GB
+#     cpu: 25 s, 0.7 GB
 #     needs: "[Attention](03_attention.ipynb): heads, RoPE, the causal mask"
 #     terms:
 #       dense: [yardstick]
