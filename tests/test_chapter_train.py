@@ -202,6 +202,13 @@ def test_what_the_chapter_says_of_the_rates():
     assert f"a difference of {mla:.3f} bits" in text() and 2 * mla < max(found) - min(found)
 
 
+def test_what_the_chapter_says_of_the_whole_model():
+    run, config = recorded("cpu-long"), ModelConfig.preset("cpu")
+    assert [round(n / 1e6, 1) for n in (config.n_params, config.n_active_params)] == [2.3, 1.4] and "2.3 million parameters, 1.4 of them at work" in text()
+    assert run["train"]["steps"] == 10_000 and run["machine"]["threads"] == 1 and 3600 < run["seconds"] < 7200 and "less than two hours of one core" in text()
+    assert run["bits_per_byte"] < recorded("yardstick")["bits_per_byte"]
+
+
 def test_what_the_chapter_says_of_the_long_run():
     run = recorded("yardstick")
     assert run["model"] == ModelConfig.preset("yardstick").to_dict()

@@ -106,8 +106,7 @@ class Watched(Training):
         batches = self.batches(data.train, batch_size=config.batch_size, seq_len=config.seq_len, seed=self.seed)
         records = list(train(model, batches, config, valid=data))
         scored = [[r.step, round(r.valid_bits_per_byte, 4)] for r in records if r.valid_bits_per_byte is not None]
-        bits = scored[-1][1] if scored else round(evaluate(model, data.valid, n_bytes=data.valid_bytes, seq_len=config.seq_len).bits_per_byte, 5)
-        return {"bits_per_byte": bits, "n_params": self.model.n_params,
+        return {"bits_per_byte": scored[-1][1], "n_params": self.model.n_params,
                 "bytes_per_token": round(data.valid_bytes / len(data.valid), 4), "curve": scored,
                 "loss": [round(r.loss, 4) for r in records], "grad_norm": [round(r.grad_norm, 4) for r in records]}
 
