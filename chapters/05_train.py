@@ -495,9 +495,10 @@ long_in = {name: torch.linalg.svdvals(step) for name, step in (
 
 # %% tags=["hide-input", "nbval-ignore-output"]
 rank = list(range(1, 129))
-show.show(show.lines({name: (rank, (s / s[0]).tolist()) for name, s in long_in.items()},
-                     x="direction, longest first", y="singular value, share of the longest", log_y=True,
-                     title="A few directions own the gradient; Muon gives dozens the same voice"),
+fig = show.lines({name: (rank, (s / s[0]).tolist()) for name, s in long_in.items()},
+                 x="direction, longest first", y="singular value, share of the longest", log_y=True,
+                 title="A few directions own the gradient; Muon gives dozens the same voice")
+show.show(fig.update_yaxes(exponentformat="power"),
           alt="The gradient's singular values fall steeply over several powers of ten; those of AdamW's first step fall to a tenth at once and then slowly; those of Muon's step stay near the top for about half of the directions, then fall.",
           caption="This run: w_o in the second layer, one batch after 80 steps; the gradient, its signs, and Muon's step.")
 
