@@ -8,12 +8,13 @@ runs the module. The site has no kernel: the committed output is HTML that carri
 
 from minimodels.explorables.absorb import Absorb
 from minimodels.explorables.attention_pattern import AttentionPattern
+from minimodels.explorables.expert_text import ExpertText
 from minimodels.explorables.kv_cache import KVCache
 from minimodels.explorables.model_shape import ModelShape
 from minimodels.explorables.tokens import Tokens
 from minimodels.explorables.training_cost import TrainingCost
 from minimodels.explorables.training_curves import TrainingCurves
 
-ALL = (KVCache, Absorb, AttentionPattern, ModelShape, Tokens, TrainingCost, TrainingCurves)
+ALL = (KVCache, Absorb, AttentionPattern, ExpertText, ModelShape, Tokens, TrainingCost, TrainingCurves)
 
-__all__ = ["ALL", "Absorb", "AttentionPattern", "KVCache", "ModelShape", "Tokens", "TrainingCost", "TrainingCurves"]
+__all__ = ["ALL", "Absorb", "AttentionPattern", "ExpertText", "KVCache", "ModelShape", "Tokens", "TrainingCost", "TrainingCurves"]
