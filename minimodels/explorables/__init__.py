@@ -11,10 +11,11 @@ from minimodels.explorables.attention_pattern import AttentionPattern
 from minimodels.explorables.expert_text import ExpertText
 from minimodels.explorables.kv_cache import KVCache
 from minimodels.explorables.model_shape import ModelShape
+from minimodels.explorables.router import Router
 from minimodels.explorables.tokens import Tokens
 from minimodels.explorables.training_cost import TrainingCost
 from minimodels.explorables.training_curves import TrainingCurves
 
-ALL = (KVCache, Absorb, AttentionPattern, ExpertText, ModelShape, Tokens, TrainingCost, TrainingCurves)
+ALL = (KVCache, Absorb, AttentionPattern, ExpertText, ModelShape, Tokens, TrainingCost, TrainingCurves, Router)
 
-__all__ = ["ALL", "Absorb", "AttentionPattern", "ExpertText", "KVCache", "ModelShape", "Tokens", "TrainingCost", "TrainingCurves"]
+__all__ = ["ALL", "Absorb", "AttentionPattern", "ExpertText", "KVCache", "ModelShape", "Router", "Tokens", "TrainingCost", "TrainingCurves"]
