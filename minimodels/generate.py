@@ -127,12 +127,13 @@ class Generation:
 @torch.inference_mode()
 def decode(model: Transformer, tokens, *, max_new_tokens: int, temperature: float = 0.0, top_k: int | None = None,
            top_p: float | None = None, min_p: float | None = None, draft: str | None = None, n_draft: int | None = None,
-           stop_token: int | None = None, generator: torch.Generator | None = None, on_token=None) -> Generation:
+           stop_token: int | None = None, generator: torch.Generator | None = None, on_token=None, on_pass=None) -> Generation:
     """Continue each prompt by up to max_new_tokens, or to its stop_token: the same tokens with drafts as without, in fewer passes.
 
     tokens: (B, T), or a list of B prompts of any lengths (lists or 1-D tensors of token numbers). Sampling as in `distribution`;
     temperature 0 is greedy. draft: None, or "mtp"; n_draft: drafts a pass, mtp_depth if None. generator: None takes torch's own.
-    on_token(row, token) is called for each new token as soon as it is certain.
+    on_token(row, token) is called for each new token as soon as it is certain; before that, on_pass(row, drafts, n_accepted) for
+    each pass of the main model: the drafts that it checked, and how many of them stand. The prompts' pass checks none.
     Sampled text with drafts has the law of text without, but another draw. A pass over two tokens may round other than two over
     one; so where two logits tie to the last bit, greedy text with drafts can differ.
     Raises ValueError for an empty prompt, a token outside the vocabulary, a prompt that with max_new_tokens is longer than
@@ -145,7 +146,7 @@ def decode(model: Transformer, tokens, *, max_new_tokens: int, temperature: floa
     was_training, start = model.training, time.perf_counter()
     model.eval()
     try:
-        writer = _Writer(model, prompts, max_new_tokens, n_draft, sampling, stop_token, on_token)
+        writer = _Writer(model, prompts, max_new_tokens, n_draft, sampling, stop_token, on_token, on_pass)
         writer.read_prompts()
         writer.result.prefill_seconds = time.perf_counter() - start
         while writer.rows:
@@ -193,9 +194,9 @@ class _Writer:
     all known tokens but the last.
     """
 
-    def __init__(self, model, prompts, max_new_tokens, n_draft, sampling, stop_token, on_token):
+    def __init__(self, model, prompts, max_new_tokens, n_draft, sampling, stop_token, on_token, on_pass):
         self.model, self.sampling, self.max_new_tokens, self.n_draft = model, sampling, max_new_tokens, n_draft
-        self.stop_token, self.on_token = stop_token, on_token
+        self.stop_token, self.on_token, self.on_pass = stop_token, on_token, on_pass
         self.prompt_lengths = [len(p) for p in prompts]
         max_len = max(self.prompt_lengths) + max_new_tokens
         weight = model.embed.weight
@@ -225,7 +226,11 @@ class _Writer:
 
     def _go_on(self, h, old, known, logits):
         """Keep the drafts that stand and one token more, let finished rows go, and draft. known[b]: where row b's drafts begin."""
-        token, accepted = self.sampling.verify(logits, window(self.text, known, len(self.q)), self.q)
+        draft = window(self.text, known, len(self.q))
+        token, accepted = self.sampling.verify(logits, draft, self.q)
+        if self.on_pass:
+            for row, drafts, n in zip(self.rows, draft.tolist(), accepted):
+                self.on_pass(row, drafts, n)
         put(self.text, known, token)
         new = [n + a for n, a in zip(known, accepted)]
         self.cache.rewind(new)

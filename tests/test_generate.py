@@ -188,6 +188,23 @@ def test_the_last_module_drafts_further_from_its_own_output(monkeypatch):
     assert set(checked) == {1, 2, 3, 4}
 
 
+@pytest.mark.parametrize("n_draft", [1, 2, 5])
+def test_a_pass_tells_its_drafts_and_how_many_of_them_stand(n_draft):
+    model, passes = build(mtp_depth=2), [[] for _ in PROMPTS]
+    out = decode(model, PROMPTS, max_new_tokens=19, draft="mtp", n_draft=n_draft, on_pass=lambda row, *told: passes[row].append(told))
+    for told, text in zip(passes, (without_cache(model, p, 19 + n_draft) for p in PROMPTS)):
+        assert told[0] == ([], 0)
+        at = 1
+        for drafts, n in told[1:]:
+            # those that stand are the text's own, and the first that does not is not
+            assert drafts[:n] == text[at:at + n] and (n == len(drafts) or drafts[n] != text[at + n])
+            at += n + 1
+        assert at >= 19
+    checked = [one for told in passes for one in told]
+    assert (sum(len(drafts) for drafts, _ in checked), sum(n for _, n in checked)) == (out.n_drafted, out.n_accepted)
+    assert len(checked) == len(PROMPTS) + out.n_row_passes
+
+
 def test_right_drafts_make_a_pass_worth_one_token_more_each():
     model = bigram_model(mtp_depth=2)
     plain = decode(model, PROMPTS, max_new_tokens=19)
