@@ -10,6 +10,7 @@ from minimodels.explorables.absorb import Absorb
 from minimodels.explorables.attention_pattern import AttentionPattern
 from minimodels.explorables.expert_text import ExpertText
 from minimodels.explorables.draft_steps import DraftSteps
+from minimodels.explorables.float_bits import FloatBits
 from minimodels.explorables.kv_cache import KVCache
 from minimodels.explorables.model_shape import ModelShape
 from minimodels.explorables.router import Router
@@ -17,6 +18,6 @@ from minimodels.explorables.tokens import Tokens
 from minimodels.explorables.training_cost import TrainingCost
 from minimodels.explorables.training_curves import TrainingCurves
 
-ALL = (KVCache, Absorb, AttentionPattern, ExpertText, ModelShape, Tokens, TrainingCost, TrainingCurves, Router, DraftSteps)
+ALL = (KVCache, Absorb, AttentionPattern, ExpertText, ModelShape, Tokens, TrainingCost, TrainingCurves, Router, DraftSteps, FloatBits)
 
-__all__ = ["ALL", "Absorb", "AttentionPattern", "DraftSteps", "ExpertText", "KVCache", "ModelShape", "Router", "Tokens", "TrainingCost", "TrainingCurves"]
+__all__ = ["ALL", "Absorb", "AttentionPattern", "DraftSteps", "ExpertText", "FloatBits", "KVCache", "ModelShape", "Router", "Tokens", "TrainingCost", "TrainingCurves"]
