@@ -33,7 +33,7 @@ MODELS = {
     "fine": split(4 * TIMES, 4),
     "fine + shared": split(4 * TIMES - 1, 3, n_shared=1),
 }
-RATES = (0.005, 0.01, 0.02)                    # Muon's peak rates that are tried, with seed 0; the dense model's are in mla-rates
+RATES = (0.005, 0.01, 0.02, 0.04)              # Muon's peak rates that are tried, with seed 0; the dense model's are in mla-rates
 SEEDS = (1, 2, 3, 4, 5)
 
 
