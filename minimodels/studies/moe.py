@@ -33,8 +33,13 @@ MODELS = {
     "fine": split(4 * TIMES, 4),
     "fine + shared": split(4 * TIMES - 1, 3, n_shared=1),
 }
+BEST_RATE = {"top-1": 0.02, "top-2": 0.01, "fine": 0.02, "fine + shared": 0.01}   # each one's best in moe-rates; a test compares
 RATES = (0.005, 0.01, 0.02, 0.04)              # Muon's peak rates that are tried, with seed 0; the dense model's are in mla-rates
 SEEDS = (1, 2, 3, 4, 5)
+
+SECONDS = replace(RECIPE, steps=1000, eval_every=0)          # dense steps in the time of 600 with experts: 1.6 to 1.7 times as many
+WIDE = replace(YARDSTICK, d_ff=TIMES * WIDTH)                # all experts' hidden numbers, and all of them work on every token
+LONGER = replace(RECIPE, steps=1800, eval_every=600)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,4 +89,14 @@ STUDIES = [
     Study(name="moe-rates", question="Which learning rate suits each way to split? The dense model's rates are those of mla-rates.",
           trials=tuple(Training(arm=f"{name} {rate:g}", seed=0, model=config, training=replace(RECIPE, muon_lr=rate, seed=0))
                        for name, config in MODELS.items() if name != "dense" for rate in RATES)),
+    Study(name="moe-quality", question="At equal work for a token, which split predicts unseen text best? The dense model's runs are mla-quality's mha.",
+          trials=tuple(Split(arm=name, seed=seed, model=MODELS[name], training=replace(RECIPE, muon_lr=BEST_RATE[name], seed=seed))
+                       for seed in SEEDS for name in BEST_RATE)),
+    Study(name="moe-seconds", question="How well does the dense model do with as many seconds as the experts take?",
+          trials=tuple(Training(arm="dense", seed=seed, model=YARDSTICK, training=replace(SECONDS, seed=seed)) for seed in SEEDS[:3])),
+    Study(name="moe-wide", question="What would the experts' parameters be worth if all of them worked on every token?",
+          trials=tuple(Training(arm="dense, 8 times as wide", seed=seed, model=WIDE, training=replace(RECIPE, eval_every=0, seed=seed)) for seed in SEEDS[:3])),
+    Study(name="moe-longer", question="Does the gain of the experts grow with more text?",
+          trials=tuple(Split(arm=name, seed=seed, model=MODELS[name], training=replace(LONGER, muon_lr=BEST_RATE.get(name, RECIPE.muon_lr), seed=seed))
+                       for seed in SEEDS[:3] for name in ("dense", "fine"))),
 ]
