@@ -285,6 +285,8 @@ PRESETS = {
         # dense, with plain multi-head attention: what chapters 3 to 5 build, and what every later idea is measured against
         "yardstick": dict(attention="mha", n_heads=8, n_kv_heads=2, d_head=16, d_value=16, d_rope=8, d_latent=64, n_experts=0,
                           mtp_depth=0),
+        # the yardstick with every technique of the book: what chapter 13 climbs to, a rung a technique
+        "together": dict(n_heads=8, n_kv_heads=2, d_head=16, d_value=16, d_rope=8, d_latent=64, n_experts=31, top_k=3, d_expert=80),
         "t4": dict(vocab_size=8192, d_model=512, n_layers=8, max_seq_len=2048, n_heads=8, d_head=64, d_rope=32, d_value=64,
                    d_latent=256, n_experts=32, top_k=4, d_expert=256, d_ff=1280),
         "gaming": dict(vocab_size=16_384, d_model=768, n_layers=12, max_seq_len=4096, n_heads=12, d_head=64, d_rope=32, d_value=64,
@@ -299,6 +301,7 @@ PRESETS = {
         "cpu": {},
         "unit": dict(steps=20, batch_size=4, seq_len=32, checkpoint_every=5),
         "yardstick": dict(steps=600, muon_lr=0.01),
+        "together": dict(steps=600, muon_lr=0.01, fp8=True),
         "t4": dict(steps=4000, batch_size=32, seq_len=512, lr=1e-3, embed_lr=0.01),
         "gaming": dict(steps=10_000, batch_size=64, seq_len=1024, lr=6e-4, embed_lr=0.006),
     },

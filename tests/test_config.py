@@ -71,7 +71,7 @@ def test_presets_are_named_by_where_they_run():
 
 
 def test_an_unknown_preset_is_answered_with_those_that_exist():
-    with pytest.raises(ValueError, match="preset must be one of cpu, unit, yardstick, t4, gaming, deepseek_v3, got 'gpu'"):
+    with pytest.raises(ValueError, match="preset must be one of cpu, unit, yardstick, together, t4, gaming, deepseek_v3, got 'gpu'"):
         ModelConfig.preset("gpu")
 
 
