@@ -320,6 +320,11 @@ class _Product(torch.autograd.Function):
         return dx, dweight, None, None, None
 
 
+def product(x: Tensor, weight: Tensor, recipe: Recipe = Recipe(), dtype: torch.dtype = torch.float32) -> Tensor:
+    """x weight^T in FP8, and so are the two products of its gradient. x: (rows, d_in); weight: (d_out, d_in). Returns (rows, d_out)."""
+    return _Product.apply(x, weight.unsqueeze(0), [len(x)], recipe, dtype)
+
+
 class FP8Linear(Linear):
     """A linear layer with FP8 products. Its parameters stay what they were: the high-precision master weight and bias.
 
@@ -332,7 +337,7 @@ class FP8Linear(Linear):
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         rows = x.reshape(-1, self.in_features)
-        y = _Product.apply(rows, self.weight.unsqueeze(0), [len(rows)], self.recipe, dtype).reshape(*x.shape[:-1], self.out_features)
+        y = product(rows, self.weight, self.recipe, dtype).reshape(*x.shape[:-1], self.out_features)
         return y if self.bias is None else y + self.bias.to(dtype)
 
 

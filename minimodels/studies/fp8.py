@@ -1,14 +1,29 @@
-"""Chapter 10: the yardstick with its products in FP8, by DeepSeek-V3's recipe and by others, against bf16."""
+"""Chapter 10: the yardstick with its products in FP8, by DeepSeek-V3's recipe and by others, against bf16.
+
+Everything that is not such a product runs in bf16, but for the models with experts, which run in fp32 as chapter 07's do.
+"""
 
 from dataclasses import dataclass, replace
 
+import torch
+from torch import Tensor, nn
+
+from minimodels import fp8
+from minimodels.bugs.fp8 import BUGS
 from minimodels.config import ModelConfig, TrainConfig
-from minimodels.fp8 import BLOCK, E5M2, WHOLE, Recipe, convert
+from minimodels.fp8 import BLOCK, E5M2, WHOLE, FP8Linear, Quantised, Recipe, convert
 from minimodels.model import Transformer
-from minimodels.studies import Study, Training
+from minimodels.moe import Gate, Routing
+from minimodels.studies import Planted, Study, Training
+from minimodels.studies.moe import BEST_RATE, MODELS
+from minimodels.studies.moe import RECIPE as EXPERTS
 
 YARDSTICK = ModelConfig.preset("yardstick")
 BF16 = replace(TrainConfig.preset("yardstick"), dtype="bf16", eval_every=300)   # seeds 1 to 3 of it are train-formats
+LONGER = replace(BF16, steps=1800, eval_every=600)
+SHORT = replace(BF16, steps=120, eval_every=30)
+LIVE = replace(BF16, steps=30, eval_every=0)                                     # what the chapter trains while you read
+LIVE_BYTES = 3_000_000
 
 RECIPES = {
     "V3's": Recipe(),
@@ -31,8 +46,119 @@ class Eight(Training):
         return convert(super().build(), RECIPES[self.arm])
 
 
+# ---- a short accumulator
+
+ACCUMULATORS = {"13 bits": 13, "7 bits": 7}    # bits behind the leading one that a running sum keeps
+
+
+def short_gemm(a: Quantised, b: Quantised, *, keep_bits: int) -> Tensor:
+    """a b^T, whose running sum is cut to keep_bits bits behind its leading one after every 32 products, and never promoted.
+
+    A cheap stand-in for `fp8.limited_gemm`, which also cuts each of the 32 products: on the weight gradients of the trained yardstick
+    13 bits here err about as much as 14 there. Returns (m, n), float32.
+    """
+    with torch.autocast(a.data.device.type, enabled=False):
+        x, w = a.dequantise(), b.dequantise()
+        y = x.new_zeros(len(x), len(w))
+        for x_k, w_k in zip(x.split(32, 1), w.split(32, 1)):
+            y += x_k @ w_k.mT
+            y.view(torch.int32).bitwise_and_(-(1 << (23 - keep_bits)))    # towards zero
+        return y
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShortSum(Training):
+    """Training by V3's recipe, but that the products of every FP8 layer are added up by short_gemm."""
+
+    def settings(self) -> dict:
+        return super().settings() | {"recipe": str(Recipe()), "keep_bits": ACCUMULATORS[self.arm]}
+
+    def build(self) -> Transformer:
+        return convert(super().build())
+
+    def run(self) -> dict:
+        ours, fp8.gemm = fp8.gemm, lambda a, b: short_gemm(a, b, keep_bits=ACCUMULATORS[self.arm])
+        try:
+            return super().run()
+        finally:
+            fp8.gemm = ours
+
+
+# ---- a gate in FP8
+
+class GateInFP8(Gate):
+    """A gate whose product with the experts' vectors, and that product's gradients, run in FP8 like any other layer's."""
+
+    recipe = Recipe()
+
+    def forward(self, x: Tensor) -> Routing:
+        weight, logit = self.weight, fp8.product(x.float(), self.weight, self.recipe)  # (T, E)
+        self._parameters["weight"] = nn.Parameter(torch.eye(len(weight)), requires_grad=False)
+        try:
+            return super().forward(logit)    # the identity lets it pass
+        finally:
+            self._parameters["weight"] = weight
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithExperts(Training):
+    """Training of a model with experts whose linear layers run in FP8; gate: its gates too. The rest runs in fp32."""
+
+    gate: bool = False
+
+    def settings(self) -> dict:
+        return super().settings() | {"recipe": str(Recipe()), "gate": self.gate}
+
+    def build(self) -> Transformer:
+        model = convert(super().build())
+        for gate in model.gates if self.gate else ():
+            gate.__class__ = GateInFP8
+        return model
+
+
+# ---- bugs
+
+@dataclass(frozen=True, kw_only=True)
+class Spoilt(Planted):
+    """Training by V3's recipe with a bug planted in every FP8 layer."""
+
+    BUGS = BUGS
+
+    def build(self) -> Transformer:
+        healthy, bug = convert(Training.build(self)), self.bug and self.BUGS[self.bug]
+        for module in healthy.modules() if bug else ():
+            if type(module) is FP8Linear:
+                module.__class__ = bug
+        return healthy
+
+
+def eights(arms, seeds, recipe=BF16) -> tuple:
+    return tuple(Eight(arm=arm, seed=seed, model=YARDSTICK, training=replace(recipe, seed=seed)) for seed in seeds for arm in arms)
+
+
+def sixteens(seeds, recipe=BF16) -> tuple:
+    return tuple(Training(arm="bf16", seed=seed, model=YARDSTICK, training=replace(recipe, seed=seed)) for seed in seeds)
+
+
+FINE = MODELS["fine + shared"]
+FINE_RECIPE = replace(EXPERTS, muon_lr=BEST_RATE["fine + shared"])
+
 STUDIES = [
-    Study(name="fp8-quality", question="What does FP8 cost, recipe by recipe? bf16's seeds 1 to 3 are those of train-formats.",
-          trials=tuple(Training(arm="bf16", seed=seed, model=YARDSTICK, training=replace(BF16, seed=seed)) for seed in SEEDS[3:])
-          + tuple(Eight(arm=arm, seed=seed, model=YARDSTICK, training=replace(BF16, seed=seed)) for seed in SEEDS for arm in RECIPES)),
+    Study(name="fp8-live", question="Where does the chapter's short run end, over seeds?",
+          trials=tuple(replace(trial, max_bytes=LIVE_BYTES) for trial in eights(["V3's"], (1, 2, 3, 4, 5, 6), LIVE))),
+    Study(name="fp8-quality", question="What does V3's recipe cost beside bf16? bf16's seeds 1 to 3 are those of train-formats.",
+          trials=sixteens(SEEDS[3:]) + eights(["V3's"], SEEDS)),
+    Study(name="fp8-bugs", question="Does a planted bug show in the loss?",
+          trials=tuple(Spoilt(arm=bug or "right", seed=seed, bug=bug, model=YARDSTICK, training=replace(SHORT, seed=seed))
+                       for bug in (None, *BUGS) for seed in SEEDS[:3])),
+    Study(name="fp8-scales", question="Are tiles and blocks needed here? V3's recipe and bf16 are those of fp8-quality.",
+          trials=eights(["a scale for a tensor", "gradients in blocks"], SEEDS[:3])),
+    Study(name="fp8-longer", question="Does the gap between FP8 and bf16 grow with three times the text?",
+          trials=sixteens(SEEDS[:1], LONGER) + eights(["V3's"], SEEDS[:1], LONGER)),
+    Study(name="fp8-sums", question="What does a short accumulator cost, with sums of at most 2,048 products?",
+          trials=tuple(ShortSum(arm=arm, seed=seed, model=YARDSTICK, training=replace(BF16, seed=seed)) for seed in SEEDS[:3] for arm in ACCUMULATORS)),
+    Study(name="fp8-gate", question="What does a gate in FP8 cost? The same model in fp32 is moe-quality's arm fine + shared.",
+          trials=tuple(WithExperts(arm=arm, seed=seed, gate=gate, model=FINE, training=replace(FINE_RECIPE, seed=seed))
+                       for seed in SEEDS[:3] for arm, gate in {"gate in fp32": False, "gate in FP8": True}.items())),
+    Study(name="fp8-gradients", question="Are E5M2 gradients better than E4M3's, here?", trials=eights(["E5M2 gradients"], SEEDS[:3])),
 ]
