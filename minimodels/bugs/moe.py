@@ -44,7 +44,7 @@ class DeadExpert(Gate):
 class Dropping(Gate):
     """Each expert takes an even share of a batch's rows and no more: who comes later is dropped, without a word.
 
-    Rows are served in the order of the batch, so that a token's output depends on who else is in it. Source: Switch, section 2.2, with a
+    Rows are served in the order of the batch, so that a token's output depends on who else is in it. Source: Switch, with a
     capacity factor of 1, where dropping was meant.
     """
 

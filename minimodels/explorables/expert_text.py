@@ -48,8 +48,8 @@ class ExpertText(Explorable):
         share = its tokens of that kind / all its tokens,   by chance = all tokens of that kind / all tokens,   times = share / by chance
 
     so 1 is what a gate that throws dice would give. Weights are shares of a token's routed sum, in steps of 1/4095.
-    Source: DeepSeek-V3 eqs. 12-16 for the routing; ST-MoE, section 7, reads what experts get off such texts. Left out: shared
-    experts, which get every token, and the text before a token, by which a gate may choose too.
+    Source: DeepSeek-V3 eqs. 12-16 for the routing. Left out: shared experts, which get every token, and the text before a token, by
+    which a gate may choose too.
     """
 
     name = "expert_text"
