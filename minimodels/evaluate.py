@@ -1,4 +1,4 @@
-"""How good a model is on text that it has not seen: bits per byte, and how busy its experts were."""
+"""How good a model is on text that it has not seen: bits per byte, how busy its experts were, and which drafts would stand."""
 
 from dataclasses import dataclass
 
@@ -8,6 +8,7 @@ from torch import Tensor
 from minimodels.data import bits_per_byte
 from minimodels.model import Transformer
 from minimodels.mtp import losses
+from minimodels.sampling import distribution
 
 
 @dataclass
@@ -56,6 +57,19 @@ def evaluate(model: Transformer, tokens: Tensor, *, n_bytes: int, seq_len: int, 
         model.train(was_training)
     mean = (total / count.clamp(min=1)).tolist()
     return Evaluation(mean[0], mean[1:], bits_per_byte(total[0].item(), n_bytes), int(count[0]), load)
+
+
+@torch.inference_mode()
+def acceptance(model: Transformer, tokens: Tensor, *, temperature: float = 0.0) -> list[Tensor]:
+    """How likely a draft of each MTP depth would stand, on a text that is given (teacher forcing): for depth k (B, T - k).
+
+    tokens: (B, T), int64. Depth k at position i drafts token i + k + 1, for which the main model stands at position i + k.
+    Greedy: 1 where both have the same argmax, else 0. Sampled: the sum over all tokens of min(p, q), which is the mean of
+    min(1, p / q) over drafts from q (Leviathan et al., 2023, section 3.2). The tokens between are the text's, not drafts.
+    """
+    out = model(tokens)
+    p = distribution(out.logits, temperature=temperature)  # (B, T, V)
+    return [torch.minimum(p[:, k:], distribution(q, temperature=temperature)).sum(-1) for k, q in enumerate(out.mtp_logits, start=1)]
 
 
 def windows(tokens: Tensor, seq_len: int, batch_size: int):

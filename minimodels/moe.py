@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from minimodels.config import ModelConfig
 from minimodels.layers import SwiGLU
-from minimodels.linear import GroupedLinear
+from minimodels.linear import SMALL_MATRIX, GroupedLinear
 
 
 @dataclass
@@ -165,8 +165,12 @@ class _Collect(torch.autograd.Function):
 
 
 def dispatch_fast(x: Tensor, routing: Routing, experts: Experts) -> Tensor:
-    """The faster form for this many tokens: `dispatch_few` for at most a row to every second expert on a CPU, else `dispatch_sorted`."""
-    is_few = x.device.type == "cpu" and 2 * routing.expert.numel() <= routing.score.shape[1]
+    """The faster form for this many tokens: on a CPU `dispatch_few` for a few rows an expert, else `dispatch_sorted`.
+
+    A row is a token's choice. Few: up to 4 an expert if its matrices are small and cheap to copy, else one to every second expert.
+    """
+    is_small = experts.w_down.weight[0].numel() <= SMALL_MATRIX
+    is_few = x.device.type == "cpu" and 2 * routing.expert.numel() <= (8 if is_small else 1) * routing.score.shape[1]
     return (dispatch_few if is_few else dispatch_sorted)(x, routing, experts)
 
 

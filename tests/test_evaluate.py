@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from configs import repeatable
-from minimodels.evaluate import evaluate, windows
+from minimodels.evaluate import acceptance, evaluate, windows
 from minimodels.model import Transformer
 
 V = 53
@@ -124,3 +124,21 @@ def test_a_refused_evaluation_leaves_the_mode_too():
     with pytest.raises(ValueError):
         evaluate(model, tokens_of(90), n_bytes=1, seq_len=80)
     assert model.training
+
+
+def test_a_draft_stands_where_the_main_model_would_write_it():
+    model, tokens = model_of().eval(), tokens_of(22).view(2, 11)
+    with torch.no_grad():
+        out = model(tokens)
+    for temperature, each in ((0.0, acceptance(model, tokens)), (0.7, acceptance(model, tokens, temperature=0.7))):
+        assert len(each) == model.config.mtp_depth == 2
+        for k, stands in enumerate(each, start=1):
+            assert stands.shape == (2, 11 - k)
+            for b in range(2):
+                for i in range(11 - k):    # token i + k + 1, as the main model and as the module of depth k predict it
+                    main, draft = out.logits[b, i + k], out.mtp_logits[k - 1][b, i]
+                    if temperature == 0:
+                        wanted = float(main.argmax() == draft.argmax())
+                    else:    # the overlap is one less half of the distance of the two laws
+                        wanted = 1 - ((main / temperature).softmax(0) - (draft / temperature).softmax(0)).abs().sum().item() / 2
+                    assert stands[b, i].item() == pytest.approx(wanted, abs=1e-5)

@@ -294,11 +294,13 @@ def test_fine_experts_have_the_parameters_of_coarse_ones_and_more_ways_to_combin
     assert math.comb(16, 2) == 120 and math.comb(64, 8) == 4_426_165_368
 
 
-def test_the_fast_form_sorts_unless_there_are_twice_as_many_experts_as_rows(monkeypatch):
+@pytest.mark.parametrize("limit, most", [(2**16, 4 * E // K), (0, E // (2 * K))])
+def test_the_fast_form_sorts_unless_rows_are_few_for_the_experts_and_their_size(limit, most, monkeypatch):
     layer, taken = moe_of(), []
+    monkeypatch.setattr(moe, "SMALL_MATRIX", limit)
     for form in ("few", "sorted"):
         monkeypatch.setattr(moe, f"dispatch_{form}", lambda x, routing, experts, form=form: taken.append(form) or x)
-    for T in (1, E // (2 * K), E // (2 * K) + 1):
+    for T in (1, most, most + 1):
         moe.dispatch_fast(torch.randn(T, D), random_routing(T, E, K), layer.experts)
     assert taken == ["few", "few", "sorted"]
 

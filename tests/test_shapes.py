@@ -15,6 +15,7 @@ from minimodels.attention import Cache
 from minimodels.balance import batch_loss, sequence_loss
 from minimodels.config import TrainConfig
 from minimodels.data import Batches
+from minimodels.evaluate import acceptance
 from minimodels.generate import window
 from minimodels.model import Transformer
 from minimodels.layers import Rope
@@ -72,6 +73,11 @@ def verify(temperature):
     return lambda: Sampling(temperature=temperature).verify(logits, draft, q)
 
 
+def foresee(config):
+    model, tokens = Transformer(config), torch.randint(53, (B, T))
+    return lambda: acceptance(model, tokens)
+
+
 def look(config):
     model, tokens = Transformer(config), torch.randint(53, (B, T))
     found = [targets(row, ["x"] * T) for row in tokens.tolist()]
@@ -110,6 +116,7 @@ SCENARIOS = {
     "data": [(one_batch, dict(B=B, T=T))],
     "optim": [(one_step_of_muon, {})],
     "generate": [(lambda: lambda: window(torch.zeros(B, S), [0, 2], T), dict(B=B, T=T))],
+    "evaluate": [(lambda: foresee(odd_config()), SIZES | dict(T=T))],
     "sampling": [(lambda: verify(0.0), SIZES | dict(n=3)), (lambda: verify(1.0), SIZES | dict(n=3))],
 }
 
