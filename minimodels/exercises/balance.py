@@ -263,7 +263,7 @@ def _made(rng, cls, *bugs):
         torch.nn.init.normal_(parameter, std=0.5, generator=g)
     gate = part if cls is Gate else part.gate
     gate.bias.uniform_(-0.5, 0.5, generator=g)
-    bug = rng.choice([None, *bugs])
+    bug = rng.choice([*(None for _ in bugs), *bugs])
     return plant(part, bug) if bug else part
 
 
