@@ -9,11 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from minimodels import fp8
+from minimodels.attention import GroupedAttention
 from minimodels.bugs.fp8 import BUGS
 from minimodels.config import ModelConfig, TrainConfig
 from minimodels.fp8 import BLOCK, E5M2, WHOLE, FP8Linear, Quantised, Recipe, convert
+from minimodels.layers import RMSNorm, SwiGLU
+from minimodels.mla import LatentAttention
 from minimodels.model import Transformer
 from minimodels.moe import Gate, Routing
+from minimodels.mtp import losses
 from minimodels.studies import Planted, Study, Training
 from minimodels.studies.moe import BEST_RATE, MODELS
 from minimodels.studies.moe import RECIPE as EXPERTS
@@ -114,6 +118,55 @@ class WithExperts(Training):
         for gate in model.gates if self.gate else ():
             gate.__class__ = GateInFP8
         return model
+
+
+# ---- what stands in a model while it trains
+
+def operands(model: Transformer, tokens: Tensor) -> dict[str, dict[str, Tensor]]:
+    """What the products of each linear layer but the head multiply in one pass over tokens (B, T), forward and backward.
+
+    Of each layer, by name: its weight, its input and the gradient of its output, with a row a token.
+    """
+    seen, hooks = {}, []
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Linear) and name != "head":
+            seen[name] = kept = {"weight": layer.weight.detach()}
+            hooks += [layer.register_forward_hook(lambda module, args, out, kept=kept: kept.update(input=args[0].detach().flatten(0, -2))),
+                      layer.register_full_backward_hook(lambda module, dx, dy, kept=kept: kept.update(gradient=dy[0].flatten(0, -2)))]
+    losses(model(tokens), tokens)[0].backward()
+    for hook in hooks:
+        hook.remove()
+    model.zero_grad()
+    return seen
+
+
+def kept_for_backward(model: Transformer, tokens: Tensor, dtype: torch.dtype = torch.float32) -> dict[str, int]:
+    """Bytes that a forward pass over tokens (B, T) keeps for the backward pass, by what keeps them; weights themselves are left out.
+
+    dtype: autocast's. Tensors that share their memory count once.
+    """
+    inside, kept, hooks = ["loss"], {}, []
+    kinds = {nn.Linear: "linear layers", SwiGLU: "SwiGLU", RMSNorm: "norms", GroupedAttention: "attention", LatentAttention: "attention"}
+    for module in model.modules():
+        if kind := next((name for cls, name in kinds.items() if isinstance(module, cls)), None):
+            hooks += [module.register_forward_pre_hook(lambda module, args, kind=kind: inside.append(kind)),
+                      module.register_forward_hook(lambda module, args, out: inside.pop() and None)]
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+
+    def pack(tensor):
+        memory = tensor.untyped_storage()    # held until the end, so that no other takes its address
+        if memory.data_ptr() not in own:
+            kept.setdefault(memory.data_ptr(), (inside[-1], memory))
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        losses(model(tokens), tokens)
+    for hook in hooks:
+        hook.remove()
+    by_kind = dict.fromkeys([*kinds.values(), "loss"], 0)
+    for kind, memory in kept.values():
+        by_kind[kind] += memory.nbytes()
+    return by_kind
 
 
 # ---- bugs
