@@ -50,7 +50,7 @@ def test_there_are_drawings_and_a_vocabulary():
 
 
 def vocabulary():
-    return set(re.findall(r"\.([a-z]+-[a-z]+)", CSS))
+    return set(re.findall(r"\.([a-z]+-[a-z0-9]+)", CSS))
 
 
 @every_file
