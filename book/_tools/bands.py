@@ -43,6 +43,18 @@ BANDS["train", "yardstick after 80 steps"] = dict(
     if_below="another Python has another standard library, and so another text.",
     if_above="another Python has another standard library, and so another text; or the run was stopped early.")
 
+BANDS["fp8", "FP8 after 30 steps"] = dict(
+    study="fp8-live", arm="V3's", key="bits_per_byte", unit="bits per byte",
+    if_below="another Python has another standard library, and so another text.",
+    if_above="another Python has another standard library, and so another text; or the run was stopped early.")
+BANDS |= {
+    ("balance", f"{arm} after 120 steps"): dict(
+        study="balance-live", arm=arm, key="bits_per_byte", unit="bits per byte",
+        if_below="another Python has another standard library, and so another text.",
+        if_above="another Python has another standard library, and so another text; or the run was stopped early.")
+    for arm in ("none", "bias")
+}
+
 
 def bands() -> dict:
     """The contents of data/bands.json: {chapter: {metric: band}}."""
