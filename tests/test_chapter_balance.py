@@ -1,0 +1,218 @@
+"""Chapter 08: its exercises' solutions by other routes, its bugs, its studies' arithmetic, and the figures that its text writes."""
+
+import itertools
+import json
+import math
+import statistics
+from dataclasses import replace
+
+import pytest
+import torch
+
+from minimodels import lab
+from minimodels.balance import batch_loss, max_violation, sequence_loss, update_bias
+from minimodels.bugs import plant
+from minimodels.bugs.balance import BUGS, OneSequenceCounted, SignFlipped, WishesCounted
+from minimodels.config import ModelConfig
+from minimodels.exercises import balance as exercises
+from minimodels.model import Transformer
+from minimodels.moe import Gate, MoE, Routing
+from minimodels.studies import balance as studies
+from minimodels.studies import recorded
+
+T, D, E, K = 11, 7, 6, 2
+TINY = ModelConfig(vocab_size=97, d_model=24, n_layers=2, max_seq_len=64, attention="mha", n_heads=3, d_head=8, d_value=8, d_ff=40, n_experts=E,
+                   top_k=K, d_expert=8, n_dense_layers=0, mtp_depth=0)
+
+
+def text():
+    """The chapter's text as one line of words."""
+    path = lab.data_file("").parent / "chapters" / "08_balance.py"
+    return " ".join(path.read_text("utf8").replace("\n# > ", " ").replace("\n#", " ").split())
+
+
+def routed(score, top_k=K):
+    """A routing by affinity alone."""
+    expert = score.topk(top_k, dim=-1).indices
+    return Routing(score, expert, score.gather(1, expert), torch.bincount(expert.flatten(), minlength=score.shape[1]))
+
+
+# ---- the exercises' solutions are what the chapter says that they are
+
+def test_the_examples_by_hand():
+    assert exercises.violation([8, 2, 1, 1]) == pytest.approx(5 / 3)
+    assert exercises.slowdown([8, 2, 1, 1], 4) == pytest.approx(8 / 3) and exercises.slowdown([8, 2, 1, 1], 2) == pytest.approx(10 / 6)
+    assert exercises.move_bias([0, 0, 0, 0], [8, 2, 1, 1], 0.01) == [-0.01, 0.01, 0.01, 0.01]
+    chosen, weight = exercises.choose_and_weigh([0.8, 0.6, 0.2, 0.1], [-0.6, -0.1, 0.5, 0.0], 2)
+    assert chosen == [2, 1] and weight == pytest.approx([0.25, 0.75])
+    f, P = torch.tensor([2.0, 1, 1, 0]), torch.tensor([0.4, 0.3, 0.2, 0.1])
+    assert (f * P).sum().item() == pytest.approx(1.3)
+
+
+def test_with_one_expert_a_device_a_step_takes_maxvio_and_one_times_as_long():
+    load = [13, 5, 0, 7, 29]
+    assert exercises.slowdown(load, 5) == pytest.approx(1 + max_violation(torch.tensor(load))) == pytest.approx(1 + exercises.violation(load))
+
+
+def test_the_losses_are_the_packages():
+    score = torch.rand(3 * T, E)
+    routing = routed(score)
+    torch.testing.assert_close(exercises.balance_loss(score, routing.expert), batch_loss(routing))
+    torch.testing.assert_close(exercises.loss_by_sequence(score, routing.expert, 3), sequence_loss(routing, 3))
+
+
+def test_the_bias_moves_as_the_packages():
+    gate, load = Gate(replace(TINY, d_model=D)), [3, 0, 9, 4, 4, 4]
+    update_bias(gate, torch.tensor(load), 0.05)
+    assert gate.bias.tolist() == pytest.approx(exercises.move_bias([0.0] * E, load, 0.05))
+
+
+def test_choice_and_weights_are_the_gates():
+    gate, x = Gate(replace(TINY, d_model=D)), torch.randn(T, D)
+    torch.nn.init.normal_(gate.weight)
+    gate.bias.uniform_(-0.3, 0.3)
+    routing = gate(x)
+    for t in range(T):
+        chosen, weight = exercises.choose_and_weigh(routing.score[t].tolist(), gate.bias.tolist(), K)
+        assert chosen == routing.expert[t].tolist() and weight == pytest.approx(routing.weight[t].tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize("n_experts, n_nodes, top_k", [(6, 3, 2), (8, 2, 3), (8, 4, 4), (9, 3, 1)])
+def test_expected_nodes_by_counting_every_set(n_experts, n_nodes, top_k):
+    each = n_experts // n_nodes
+    counts = [len({e // each for e in chosen}) for chosen in itertools.combinations(range(n_experts), top_k)]
+    assert exercises.expected_nodes(n_experts, n_nodes, top_k) == pytest.approx(statistics.mean(counts))
+
+
+def test_a_bias_in_bf16_stops_where_the_solution_says():
+    assert torch.tensor(0.5, dtype=torch.bfloat16) + 0.001 == 0.5 and torch.tensor(0.498046875, dtype=torch.bfloat16) + 0.001 == 0.5
+    assert torch.tensor(4.0, dtype=torch.bfloat16) + 0.01 == 4.0
+    assert "stops" in text() and "At 0.5 after 383 steps, and at 4 after 350." in text()
+
+
+# ---- the bugs do what they say, and nothing else
+
+def pair(bug):
+    models = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        models.append(Transformer(TINY).eval())
+        for gate in models[-1].gates:
+            torch.nn.init.normal_(gate.weight, generator=torch.Generator().manual_seed(1))
+            gate.bias.uniform_(-0.3, 0.3, generator=torch.Generator().manual_seed(2))
+    plant(models[1], bug)
+    return *models, torch.randint(0, TINY.vocab_size, (3, T))
+
+
+@pytest.mark.parametrize("bug", BUGS.values())
+def test_a_bug_changes_no_weight_and_can_be_trained(bug):
+    right, spoilt, tokens = pair(bug)
+    assert all(torch.equal(a, b) for a, b in zip(right.state_dict().values(), spoilt.state_dict().values()))
+    spoilt(tokens).logits.sum().backward()
+    assert all(gate.weight.grad.abs().sum() > 0 for gate in spoilt.gates)
+
+
+def test_a_flipped_sign_is_a_gate_whose_bias_is_negative():
+    right, spoilt, tokens = pair(SignFlipped)
+    for gate in right.gates:
+        gate.bias.neg_()
+    assert torch.equal(right(tokens).logits, spoilt(tokens).logits)
+
+
+@pytest.mark.parametrize("bug", [WishesCounted, OneSequenceCounted])
+def test_wrong_counts_leave_the_output_as_it_is(bug):
+    right, spoilt, tokens = pair(bug)
+    out, wrong = right(tokens), spoilt(tokens)
+    assert torch.equal(out.logits, wrong.logits)
+    assert not all(torch.equal(a, b) for a, b in zip(out.load, wrong.load))
+
+
+def test_what_is_counted_instead():
+    _, spoilt, tokens = pair(OneSequenceCounted)
+    alone = spoilt(tokens[:1]).load
+    assert all(torch.equal(a, b) and a.sum() == T * K for a, b in zip(spoilt(tokens).load, alone))
+    _, spoilt, tokens = pair(WishesCounted)
+    for gate in spoilt.gates:
+        gate.bias.zero_()
+    routing = spoilt(tokens).routing[0]
+    assert torch.equal(routing.load, torch.bincount(routing.expert.flatten(), minlength=E))    # without a bias wishes are choices
+    assert all(issubclass(bug, (Gate, MoE)) for bug in BUGS.values())
+
+
+# ---- what the studies compute
+
+def test_information_by_hand():
+    assert studies.information(torch.tensor([[3, 6], [1, 2]])) == pytest.approx(0)                      # rows in proportion
+    assert studies.information(torch.diag(torch.tensor([5, 5, 5, 5]))) == pytest.approx(2)              # one of four, known: two bits
+    p = 2 / 3
+    entropy = -p * math.log2(p) - (1 - p) * math.log2(1 - p)
+    assert studies.information(torch.tensor([[4, 0], [0, 2]])) == pytest.approx(entropy)
+
+
+def test_a_table_of_choices_and_a_window_by_hand():
+    label, expert = torch.tensor([0, 0, 1]), torch.tensor([[0, 1], [0, 2], [2, 1]])
+    assert studies.crossed(label, expert, 2, 3).tolist() == [[2, 1, 1], [0, 1, 1]]
+    even_together = torch.tensor([[0], [0], [1], [1], [1]])             # the last is no whole window
+    assert studies.window_violation(even_together, 2, 2) == pytest.approx(1)
+    assert studies.window_violation(torch.tensor([[0], [1], [1], [0]]), 2, 2) == 0
+
+
+def test_what_a_label_decides_is_found_and_what_is_shifted_is_not():
+    label = torch.randint(0, 4, (4000,), generator=torch.Generator().manual_seed(0))
+    found, by_chance, most, entropy = studies.specialisation(label, label[:, None], 4, n_shifts=10)
+    assert found == pytest.approx(entropy) == pytest.approx(2, abs=0.01) and by_chance <= most < 0.01
+
+
+def test_the_models_of_the_sweep_differ_in_balancing_alone():
+    trials = studies.STUDIES[0].trials
+    assert len(trials) == 13 and len({json.dumps(t.model.to_dict()) for t in trials}) == 1
+    names = {"balance", "balance_rate", "balance_weight"}
+    assert len({json.dumps({k: v for k, v in t.training.to_dict().items() if k not in names}) for t in trials}) == 1
+    assert set(studies.CHOSEN) <= set(studies.SWEEP)
+    assert (studies.LIVE_MODEL.n_experts, studies.LIVE_MODEL.top_k, studies.LIVE_MODEL.n_shared, studies.MODEL.n_experts, studies.MODEL.top_k) == (16, 2, 1, 31, 3)
+    assert studies.LIVE_MODEL.n_params == pytest.approx(0.5e6, rel=0.02)
+
+
+# ---- the figures that the chapter writes
+
+def test_the_figures_of_the_sweep():
+    sweep = {t["arm"]: t for t in recorded("balance-sweep")["trials"]}
+    load = torch.tensor(sweep["none"]["load"][0])
+    assert round(1 + max_violation(load)) == 8 and "**8 times its share**" in text()
+    worst = {arm: 1 + max(sweep[arm]["max_violation"]) for arm in ("none", "bias 0.01")}
+    assert worst["none"] <= 8 and "up to eight times as long" in text()
+    assert worst["bias 0.01"] == pytest.approx(1.5, abs=0.05) and "up to one and a half times" in text()
+    assert 1 - 1 / worst["none"] == pytest.approx(7 / 8, abs=0.01) and "seven eighths" in text()
+
+
+def test_the_figures_of_the_short_runs():
+    trials = recorded("balance-live")["trials"]
+    score = {arm: {t["seed"]: t["bits_per_byte"] for t in trials if t["arm"] == arm} for arm in ("none", "bias")}
+    peaks, at = [], []
+    for trial in trials:
+        if trial["arm"] == "none":
+            step, violation = max(((step, max(rest)) for step, *rest in trial["violation"]), key=lambda pair: pair[1])
+            peaks.append(1 + violation)
+            at.append(step)
+    assert (min(at), max(at)) == (30, 50) and "**After 30 to 50 steps.**" in text()
+    assert f"between {min(peaks):.1f} and {max(peaks):.1f} times its share (six recorded seeds" in text()
+    assert studies.LIVE_MODEL.n_experts / studies.LIVE_MODEL.top_k == 8
+    more = [score["bias"][seed] - score["none"][seed] for seed in score["none"]]
+    assert (len(more), sum(m > 0 for m in more)) == (6, 5) and "with five of the six" in text()
+    assert f"{statistics.mean(more):.4f} in the mean: a fifth of a percent" in text()
+    assert 100 * statistics.mean(more) / statistics.mean(score["none"].values()) == pytest.approx(20 / 100, abs=0.03)
+
+
+def test_the_band_is_that_of_the_short_runs():
+    bands = json.loads(lab.data_file("bands.json").read_text())["balance"]
+    for arm in ("none", "bias"):
+        values = [t["bits_per_byte"] for t in recorded("balance-live")["trials"] if t["arm"] == arm]
+        band, mean, spread = bands[f"{arm} after 120 steps"]["tiers"]["cpu"], statistics.mean(values), statistics.stdev(values)
+        assert [band["mean"], band["low"], band["high"]] == pytest.approx([mean, mean - 3 * spread, mean + 3 * spread], abs=5e-4)
+
+
+def test_published_figures():
+    v3 = ModelConfig.preset("deepseek_v3")
+    assert (v3.n_experts, v3.top_k, v3.n_groups, v3.top_groups) == (256, 8, 8, 4)
+    assert exercises.expected_nodes(256, 8, 8) == pytest.approx(8 * (1 - math.prod((224 - i) / (256 - i) for i in range(8))))
+    assert 160 / 50 == pytest.approx(3.2) and 4 * 3.2 == pytest.approx(13, abs=0.3)
