@@ -67,11 +67,28 @@ class LikelyEnough(NotRenormalised):
         return p
 
 
-class NeverTakenBack(Cache):
-    """A rejected draft stays in the cache: what is written after it attends to what was not written."""
+class Stale(LayerCache):
+    """A place that was written once is not written again: where a draft was rejected, its key and value stay in the cache."""
 
-    def rewind(self, lengths: list[int]):
-        pass
+    def append(self, lengths: list[int], **new: Tensor) -> list[Tensor]:
+        B, T = next(iter(new.values())).shape[:2]
+        if not hasattr(self, "is_filled"):
+            self.is_filled = torch.zeros(next(iter(self.tensors.values())).shape[:2], dtype=torch.bool)
+        at = torch.arange(B)[:, None], torch.tensor(lengths)[:, None] + torch.arange(T)
+        for name, value in new.items():
+            is_old = self.is_filled[at].view(B, T, *[1] * (value.dim() - 2))
+            new[name] = torch.where(is_old, self.tensors[name][at], value)
+        self.is_filled[at] = True
+        return super().append(lengths, **new)
+
+
+class NotTakenBack(Cache):
+    """A cache for one batch of prompts that end together, whose main layers keep what rejected drafts wrote."""
+
+    def __init__(self, config, *sizes, **kind):
+        super().__init__(config, *sizes, **kind)
+        for layer in self.layers[:config.n_layers]:
+            layer.__class__ = Stale
 
 
 SAMPLINGS = {"not renormalised": NotRenormalised, "likely enough": LikelyEnough}

@@ -193,7 +193,7 @@ def _distances(p, q):
 
 # ---- 9.7: a test that finds a wrong rule
 
-P, Q = [0.5, 0.3, 0.15, 0.05], [0.2, 0.2, 0.2, 0.4]
+P, Q = [0.5, 0.3, 0.15, 0.05], [0.1, 0.1, 0.1, 0.7]
 
 
 def drawn_by(rule, generator):

@@ -28,7 +28,7 @@ YARDSTICK = ModelConfig.preset("yardstick")
 RECIPE = replace(TrainConfig.preset("yardstick"), eval_every=300)
 SEEDS = (1, 2, 3, 4, 5)
 RATES = (0.005, 0.01, 0.02)                      # peak rates of Muon that are tried with a module; 0.01 was best without (mla-rates)
-AS_LONG = 774                                    # steps without a module in the time of 600 with one, at 29 % more time a step
+AS_MUCH = 894                                    # steps without a module that take the FLOPs of 600 with one; a test counts them
 
 CHECKPOINT = "checkpoints/cpu-long"
 PROMPT, NEW = 64, 128                            # tokens of a prompt, and tokens written after it
@@ -37,6 +37,7 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64)
 N_DRAFTS = (0, 1, 2, 3, 4)                       # a pass; 0: without drafts
 TEMPERATURES = (0.0, 0.8, 1.0)
 NGRAM = 4
+UNSEEN_BYTES = 3_000_000                         # of the corpus; 5 % as much is held out
 
 
 # ---- in training
@@ -76,7 +77,7 @@ class StepTime:
         return {"model": YARDSTICK.to_dict(), "depths": list(self.depths), "rounds": self.rounds}
 
     def run(self) -> dict:
-        data = prepare("stdlib", YARDSTICK.vocab_size, max_bytes=3_000_000)
+        data = prepare("stdlib", YARDSTICK.vocab_size, max_bytes=UNSEEN_BYTES)
         batches = Batches(data.train, batch_size=RECIPE.batch_size, seq_len=RECIPE.seq_len, seed=self.seed)
         steps = {depth: a_step(depth, batches, self.seed) for depth in self.depths}
         return {"ms": {depth: [round(ms, 2) for ms in each] for depth, each in interleaved(steps, rounds=self.rounds).items()}}
@@ -97,8 +98,8 @@ def experienced() -> Transformer:
 
 
 def held_out(model: Transformer, n: int, length: int = PROMPT, *, seed: int = 0) -> tuple[torch.Tensor, Dataset]:
-    """n excerpts of unseen text (n, length), from random places, and the corpus they are from."""
-    data = prepare("stdlib", model.config.vocab_size)
+    """n excerpts of unseen text (n, length), from random places, and the corpus they are from, in the model's own tokens."""
+    data = prepare("stdlib", model.config.vocab_size, max_bytes=UNSEEN_BYTES, tokenizer=model.tokenizer)
     text = torch.tensor(data.valid[:].astype("int64"))
     start = torch.randint(len(text) - length, (n,), generator=torch.Generator().manual_seed(seed))
     return text[start[:, None] + torch.arange(length)], data
@@ -123,7 +124,7 @@ class Acceptance:
     temperature: float
 
     def settings(self) -> dict:
-        return {"checkpoint": CHECKPOINT, "temperature": self.temperature, "prompts": N_PROMPTS, "prompt": PROMPT, "new": NEW, "ngram": NGRAM}
+        return {"checkpoint": CHECKPOINT, "temperature": self.temperature, "max_bytes": UNSEEN_BYTES, "prompts": N_PROMPTS, "prompt": PROMPT, "new": NEW, "ngram": NGRAM}
 
     def run(self) -> dict:
         torch.set_num_threads(1)
@@ -166,7 +167,7 @@ class Decoding:
     rounds: int = 5
 
     def settings(self) -> dict:
-        return {"checkpoint": CHECKPOINT, "batch_size": self.batch_size, "drafts": list(N_DRAFTS), "prompt": PROMPT, "new": NEW, "rounds": self.rounds}
+        return {"checkpoint": CHECKPOINT, "batch_size": self.batch_size, "max_bytes": UNSEEN_BYTES, "drafts": list(N_DRAFTS), "prompt": PROMPT, "new": NEW, "rounds": self.rounds}
 
     def run(self) -> dict:
         torch.set_num_threads(1)
@@ -240,7 +241,7 @@ STUDIES = [
           trials=(*(with_modules("one module, weight 0.3", seed) for seed in SEEDS),
                   *(with_modules(arm, seed, depth, mtp_weight=weight) for seed in SEEDS[:3]
                     for arm, depth, weight in (("one module, weight 0.1", 1, 0.1), ("two modules, weight 0.3", 2, 0.3))),
-                  *(Training(arm="none, in the same time", seed=seed, model=YARDSTICK, training=replace(RECIPE, steps=AS_LONG, seed=seed))
+                  *(Training(arm="none, same FLOPs", seed=seed, model=YARDSTICK, training=replace(RECIPE, steps=AS_MUCH, seed=seed))
                     for seed in SEEDS[:3]))),
     Study(name="mtp-rates", question="Which learning rate suits the yardstick with one module?",
           trials=tuple(with_modules(f"{rate:g}", 0, muon_lr=rate) for rate in RATES)),
