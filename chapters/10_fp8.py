@@ -31,14 +31,14 @@
 #
 # ## What you need, in two paragraphs
 #
-# [Chapter 5](05_train.ipynb) trained the yardstick, a model of 1.28 million weights, in 32-bit numbers and in **bf16**, which has
-# 16 bits, and found no difference in the score. A floating-point number spends its bits on a sign, on an *exponent*, which says how
-# large it is, and on a [mantissa](../book/glossary.md#mantissa), which says how exactly. Training keeps several copies of
-# every weight's worth of numbers: the weight itself, its gradient, and what the optimizer remembers.
+# [Chapter 5](05_train.ipynb) trained the yardstick, a model of 1.28 million weights, in 32-bit numbers and in **bf16**, which
+# has 16 bits, and found no difference in the score. A floating-point number spends its bits on a sign, on an *exponent*, which
+# says how large it is, and on a [mantissa](../book/glossary.md#mantissa), which says how exactly. Training keeps several copies
+# of every weight's worth of numbers: the weight itself, its gradient, and what the optimizer remembers.
 #
-# Nearly all of a model's work is matrix multiplication, $y = x W^\top$, a **GEMM** in the jargon
-# ([general matrix multiplication](../book/glossary.md#gemm)). Each number of $y$ is a sum of many products. Keep the two words
-# apart, *product* and *sum*: this chapter is about doing the first carelessly and the second carefully.
+# Nearly all of a model's work is matrix multiplication, $y = x W^\top$, a **GEMM** in the jargon ([general matrix
+# multiplication](../book/glossary.md#gemm)). Each number of $y$ is a sum of many products. Keep the two words apart, *product*
+# and *sum*: this chapter is about doing the first carelessly and the second carefully.
 
 # %%
 BOOK = "git+https://github.com/minimodels/small-models-big-claims"
@@ -68,13 +68,13 @@ print(lab.tier())
 #
 # > **Margin.** 256 patterns of eight bits, less two that mean "not a number", less one because zero has two.
 #
-# So many different numbers there are in **FP8**, in the form that DeepSeek-V3 was trained with. Not 253 between zero and one: 253 in
-# all. After 16 comes 18. After 256 comes 288, and after 448 comes nothing.
+# So many different numbers there are in **FP8**, in the form that DeepSeek-V3 was trained with. Not 253 between zero and one:
+# 253 in all. After 16 comes 18. After 256 comes 288, and after 448 comes nothing.
 #
 # Why would anyone train a model on that? Because of what the other side of the ledger says. A Hopper GPU multiplies eight-bit
 # numbers twice as fast as sixteen-bit ones, up to 1,979 trillion operations a second and not 989, and each of them is half as
-# much to store, to load and to send. V3's training is $3.7 \cdot 10^{24}$ operations, most of them in such products
-# ([chapter 1](01_cost.ipynb) did the sum). Half of the bill is at stake.
+# much to store, to load and to send. V3's training is $3.7 \cdot 10^{24}$ operations, most of them in such products ([chapter
+# 1](01_cost.ipynb) did the sum). Half of the bill is at stake.
 #
 # ## What the press said
 
@@ -82,24 +82,24 @@ print(lab.tier())
 ledger.show("C38", "C39", "C40", "C41", "C42", "C43", "C44", "C45", form="told")
 
 # %% [markdown]
-# > **Before you read on.** "Eight decimal places are enough." How many decimal digits does one of V3's eight-bit numbers really have:
-# > eight, four, two, or about one?
+# > **Before you read on.** "Eight decimal places are enough." How many decimal digits does one of V3's eight-bit numbers really
+# > have: eight, four, two, or about one?
 # >
 # > <details><summary>What we found</summary>
 # >
-# > **1.2 digits.** Four significant bits, one of them implied, times $\log_{10} 2$. Eight decimal digits would need 27 bits, more than
-# > a 32-bit number has. "8" counted bits.
+# > **1.2 digits.** Four significant bits, one of them implied, times $\log_{10} 2$. Eight decimal digits would need 27 bits,
+# > more than a 32-bit number has. "8" counted bits.
 # >
 # > </details>
 #
-# The truth is stranger than the error, then. How can a model of 671 billion weights learn from numbers with one digit? The
-# rest of this chapter is the answer, in four parts: what one number can say, which scale it stands under, how the sums are kept, and
+# The truth is stranger than the error, then. How can a model of 671 billion weights learn from numbers with one digit? The rest
+# of this chapter is the answer, in four parts: what one number can say, which scale it stands under, how the sums are kept, and
 # what is left out of all this.
 #
 # ## One number, bit by bit
 #
-# E4M3 has one bit of sign $s$, four of exponent $e$, three of mantissa $m$. The exponent is stored with 7 added, its *bias*, and
-# in front of the mantissa stands a 1 that is not stored:
+# E4M3 has one bit of sign $s$, four of exponent $e$, three of mantissa $m$. The exponent is stored with 7 added, its *bias*,
+# and in front of the mantissa stands a 1 that is not stored:
 #
 # $$ (-1)^s \cdot 2^{\,e - 7} \cdot \left(1 + \tfrac{m}{8}\right) \tag{10.1}$$
 
@@ -109,16 +109,16 @@ show.drawing("eight",
              caption="Eight bits, read as E4M3; below, how E5M2 shares them out.")
 
 # %% [markdown]
-# With exponent 0 the hidden 1 is missing, and the power stays at $-6$. These are the *subnormal* numbers; they fill the gap down to
-# zero in even steps of $2^{-9}$. And all seven bits set means NaN, no number. Click on the bits. What is the largest number, and how
-# far is it to the one before? Then type 0.1 and change the format: where does its error go?
+# With exponent 0 the hidden 1 is missing, and the power stays at $-6$. These are the *subnormal* numbers; they fill the gap
+# down to zero in even steps of $2^{-9}$. And all seven bits set means NaN, no number. Click on the bits. What is the largest
+# number, and how far is it to the one before? Then type 0.1 and change the format: where does its error go?
 
 # %%
 FloatBits(format="E4M3", number=0.1)
 
 # %% [markdown]
-# > **Exercise 10.1** (read a byte; easy, 10 minutes). Write `value_of_code(code)`: what the byte `code`, 0 to 255, stands for in
-# > E4M3. `code >> 3 & 15` is the exponent; `math.nan` is NaN.
+# > **Exercise 10.1** (read a byte; easy, 10 minutes). Write `value_of_code(code)`: what the byte `code`, 0 to 255, stands for
+# > in E4M3. `code >> 3 & 15` is the exponent; `math.nan` is NaN.
 
 # %%
 def value_of_code(code):
@@ -164,32 +164,34 @@ show.show(fig, alt="Two rows of ticks from 0 to 448. INT8's are evenly spaced. E
 
 # %% [markdown]
 # Evenly spaced numbers are exact about large things and blind to small ones. A float's gaps grow with its size, so that its
-# *relative* error stays the same: at most 1 part in 16 from $2^{-6} = 0.0156$ up to 448, a range of 28,672 to one. Remember this number;
-# it will decide the question of scales.
+# *relative* error stays the same: at most 1 part in 16 from $2^{-6} = 0.0156$ up to 448, a range of 28,672 to one. Remember
+# this number; it will decide the question of scales.
 #
-# How many decimal digits is that? A number with $p$ significant bits distinguishes as many cases as one with $p \log_{10} 2$ decimal
-# digits.
+# How many decimal digits is that? A number with $p$ significant bits distinguishes as many cases as one with $p \log_{10} 2$
+# decimal digits.
 
 # %%
-show.table([{"format": name, "bits": f.bits,
-             "significant": f.mantissa_bits + 1,
-             "decimal digits": round((f.mantissa_bits + 1) * math.log10(2), 1),
-             "largest": f"{f.max:,.0f}" if f.max < 1e6 else f"{f.max:.1e}"}
-            for name, f in FORMATS.items()])
+rows = []
+for name, f in FORMATS.items():
+    p = f.mantissa_bits + 1
+    rows.append({"format": name, "bits": f.bits, "significant": p,
+                 "decimal digits": round(p * math.log10(2), 1),
+                 "largest": f"{f.max:,.0f}" if f.max < 1e6 else f"{f.max:.1e}"})
+show.table(rows)
 
 # %% [markdown]
 # Nobody trains with "32 decimal places". Not even FP32 has eight.
 #
 # ### Round to it
 #
-# A number that falls between two is rounded to the nearer one. Exactly in the middle, the one with the *even* mantissa wins,
-# so that errors do not all go one way. Take 0.3. The power of two below it is $2^{-2}$, so neighbours lie $2^{-2}/8 =
-# 0.03125$ apart; $0.3 / 0.03125 = 9.6$, which rounds to 10, and $10 \cdot 0.03125 = 0.3125$. For 17 the step is 2, $17/2 = 8.5$ is a tie,
-# and 8 is even: 16.
+# A number that falls between two is rounded to the nearer one. Exactly in the middle, the one with the *even* mantissa wins, so
+# that errors do not all go one way. Take 0.3. The power of two below it is $2^{-2}$, so neighbours lie $2^{-2}/8 = 0.03125$
+# apart; $0.3 / 0.03125 = 9.6$, which rounds to 10, and $10 \cdot 0.03125 = 0.3125$. For 17 the step is 2, $17/2 = 8.5$ is a
+# tie, and 8 is even: 16.
 #
-# > **Exercise 10.2** (round; medium, 15 minutes). Write `round_e4m3(x)`: the E4M3 number nearest to `x`, ties to even. Beyond 448
-# > give 448. `math.frexp(x)[1] - 1` is the exponent of `x`; below $2^{-6}$ the step no longer shrinks. Python's `round` already
-# > takes ties to even.
+# > **Exercise 10.2** (round; medium, 15 minutes). Write `round_e4m3(x)`: the E4M3 number nearest to `x`, ties to even. Beyond
+# > 448 give 448. `math.frexp(x)[1] - 1` is the exponent of `x`; below $2^{-6}$ the step no longer shrinks. Python's `round`
+# > already takes ties to even.
 
 # %%
 def round_e4m3(x):
@@ -244,22 +246,22 @@ print(f"{len(cases)} cases, of them {2 * len(middle)} ties;",
 # %% [markdown]
 # ## One scale, and where it fails
 #
-# A gradient of a millionth is below E4M3's smallest number, and becomes 0. So before rounding, numbers are multiplied into the range: divide by a
-# [scale](../book/glossary.md#scale), round, and multiply the scale back after the product. The scale is chosen so that the
-# largest number just fits:
+# A gradient of a millionth is below E4M3's smallest number, and becomes 0. So before rounding, numbers are multiplied into the
+# range: divide by a [scale](../book/glossary.md#scale), round, and multiply the scale back after the product. The scale is
+# chosen so that the largest number just fits:
 #
 # $$ \text{scale} = \frac{\max |x|}{448} \tag{10.2}$$
 #
-# One scale for a whole tensor is the obvious thing. What is wrong with it? Usually you will read: outliers. One huge number makes the
-# scale huge, and all others are crushed. For whole numbers that is true, and quickly. But E4M3 has an exponent.
+# One scale for a whole tensor is the obvious thing. What is wrong with it? Usually you will read: outliers. One huge number
+# makes the scale huge, and all others are crushed. For whole numbers that is true, and quickly. But E4M3 has an exponent.
 #
-# > **Before you read on.** 131,072 numbers of ordinary size (a normal distribution, mean 0, spread 1), and a single outlier. One
-# > E4M3 scale for all. How large must the outlier be before the others suffer: 10, 100, 1,000, or more?
+# > **Before you read on.** 131,072 numbers of ordinary size (a normal distribution, mean 0, spread 1), and a single outlier.
+# > One E4M3 scale for all. How large must the outlier be before the others suffer: 10, 100, 1,000, or more?
 # >
 # > <details><summary>What we found</summary>
 # >
-# > **More than 10,000.** At 10,000 the error of the others has grown from 2.65 to 2.72 percent. At 100,000 it is 13, at a million 95.
-# > INT8 has lost a quarter of its precision's worth at 100, and everything at 1,000.
+# > **More than 10,000.** At 10,000 the error of the others has grown from 2.65 to 2.72 percent. At 100,000 it is 13, at a
+# > million 95. INT8 is 23 percent off at 100, and at 1,000 it has lost everything.
 # >
 # > </details>
 #
@@ -274,6 +276,7 @@ usual = torch.ones_like(x, dtype=torch.bool)
 usual[97, 211] = False                       # here the outlier will be
 
 
+# %%
 def error_beside(outlier, round_trip):
     """Relative error of all numbers but the outlier, in percent."""
     spoilt = x.masked_fill(~usual, outlier)
@@ -306,11 +309,11 @@ show.table([{"outlier": f"{size:,.0f}"}
             for size in (1, 10, 100, 1e4, 1e5, 1e6)])
 
 # %% [markdown]
-# Look at the left end first. With well-behaved numbers INT8 is *better*, 1.0 against 2.6 percent: it spends all bits on exactness. E4M3
-# spends four on range, and this is what it buys: three more powers of ten. The crossing lies near 12.
+# Look at the left end first. With well-behaved numbers INT8 is *better*, 1.0 against 2.6 percent: it spends all bits on
+# exactness. E4M3 spends four on range, and this is what it buys: three more powers of ten. The crossing lies near 12.
 #
-# > **Exercise 10.3** (where numbers vanish; medium, 5 minutes). Write `lost_below(amax)`: the size up to which a number is rounded to
-# > zero, if one scale fits the largest, `amax`, to 448.
+# > **Exercise 10.3** (where numbers vanish; medium, 5 minutes). Write `lost_below(amax)`: the size up to which a number is
+# > rounded to zero, if one scale fits the largest, `amax`, to 448.
 
 # %%
 def lost_below(amax):
@@ -337,9 +340,10 @@ check.lost_below(lost_below)
 #
 # ### Smaller areas
 #
-# DeepSeek-V3 gives each scale a small area: for activations (what flows between layers) and their gradients a **tile**, 128 neighbours in a row, that is 128
-# channels of one token; for weights a **block** of 128 × 128 ([DeepSeek-V3](../book/references.md#deepseek-v3), section 3.3.2).
-# An outlier still ruins what stands beside it. But it stands beside less. Such scales cost 4 bytes for 128: 3 percent.
+# DeepSeek-V3 gives each scale a small area: for activations (what flows between layers) and their gradients a **tile**, 128
+# neighbours in a row, that is 128 channels of one token; for weights a **block** of 128 × 128
+# ([DeepSeek-V3](../book/references.md#deepseek-v3), section 3.3.2). An outlier still ruins what stands beside it. But it stands
+# beside less. Such scales cost 4 bytes for 128: 3 percent.
 
 # %% tags=["remove-input"]
 show.drawing("tiles",
@@ -347,8 +351,8 @@ show.drawing("tiles",
              caption="What one outlier (dark) takes down with it (tinted), by who shares a scale.")
 
 # %% [markdown]
-# > **Exercise 10.4** (tiles; medium, 15 minutes). Write `quantise_tiles(x, width)`: each `width` neighbours in a row share a scale by (10.2).
-# > Return the numbers that come back, scales multiplied in again. The width divides the columns.
+# > **Exercise 10.4** (tiles; medium, 15 minutes). Write `quantise_tiles(x, width)`: each `width` neighbours in a row share a
+# > scale by (10.2). Return the numbers that come back, scales multiplied in again. The width divides the columns.
 # > `.to(torch.float8_e4m3fn)` rounds, `.float()` comes back.
 
 # %%
@@ -374,9 +378,9 @@ check.quantise_tiles(quantise_tiles)
 #
 # ### Does our model have such outliers?
 #
-# The sweep is a toy. So we take the yardstick that chapter 5 trained for 6,000 steps, let it read a page of Python, forward and backward, and look at what its linear
-# layers multiply: weights, inputs, and the gradients of their outputs. Two questions to each tensor: how large is its largest number beside its
-# median? And what does one scale lose that tiles keep?
+# The sweep is a toy. So we take the yardstick that chapter 5 trained for 6,000 steps, let it read a page of Python, forward and
+# backward, and look at what its linear layers multiply: weights, inputs, and the gradients of their outputs. Two questions to
+# each tensor: how large is its largest number beside its median? And what does one scale lose that tiles keep?
 
 # %% tags=["nbval-ignore-output"]
 import argparse
@@ -410,26 +414,29 @@ for kind in ("weight", "input", "gradient"):
 show.table(rows, caption="24 layers of the trained yardstick.")
 
 # %% [markdown]
-# Nothing here comes near 28,672, the width of E4M3's full precision. The worst are gradients, with 3,000 between largest and median in one layer;
-# it is in gradients, too, that V3 found a recipe to fail. But in error there is hardly a difference: 2.6 percent under one scale, 2.3
-# to 2.6 under tiles. It is the error of a mantissa of three bits, and no scale mends that. V3's paper gives outliers among activations as a reason for its fine scales (section
-# 3.3.2). Our model has none of that size, and we cannot show you what it does not have. **So at our size we expect one scale for a tensor to do as well as V3's recipe.**
+# Nothing here comes near 28,672, the width of E4M3's full precision. The worst are gradients, with 3,000 between largest and
+# median in one layer; it is in gradients, too, that V3 found a recipe to fail. But in error there is hardly a difference: 2.6
+# percent under one scale, 2.3 to 2.6 under tiles. It is the error of a mantissa of three bits, and no scale mends that. V3's
+# paper gives outliers among activations as a reason for its fine scales (section 3.3.2). Our model has none of that size, and
+# we cannot show you what it does not have. **So at our size we expect one scale for a tensor to do as well as V3's recipe.**
 #
 # <!-- figure pending: study fp8-scales -->
 #
 # ## The sums
 #
-# Each operand is off by 2.6 percent, so a product is off by some 3.7 percent, up or down. In a sum of many, errors of both signs
-# cancel in part; the products themselves do the same. Sum and error both grow like the root of the length, and the result stays 3.7 percent off,
-# whether it is a sum of a hundred or of a million. It gets no better, but it gets no worse: *if the sum itself is kept exactly*. Is it?
+# Each operand is off by 2.6 percent, so a product is off by some 3.7 percent, up or down. In a sum of many, errors of both
+# signs cancel in part; the products themselves do the same. Sum and error both grow like the root of the length, and the result
+# stays 3.7 percent off, whether it is a sum of a hundred or of a million. It gets no better, but it gets no worse: *if the sum
+# itself is kept exactly*. Is it?
 #
-# The GPU adds in its tensor cores, and on Hopper these keep only about 14 bits of an FP8 product's running sum, V3's authors found. With sums of 4,096 products the
-# result was wrong by up to 2 percent ([DeepSeek-V3](../book/references.md#deepseek-v3), section 3.3.2). A small number that is added to a large one loses its
-# low bits; and the longer the sum, the larger it has grown. (Why 14, and how it cuts, is not documented. A later paper of theirs says 13 bits
-# of mantissa: [ISCA 2025](../book/references.md#isca-2025), section 3.1. The two do not quite agree, and we do not settle it.)
+# The GPU adds in its tensor cores, and on Hopper these keep only about 14 bits of an FP8 product's running sum, V3's authors
+# found. With sums of 4,096 products the result was wrong by up to 2 percent ([DeepSeek-V3](../book/references.md#deepseek-v3),
+# section 3.3.2). A small number that is added to a large one loses its low bits; and the longer the sum, the larger it has
+# grown. (Why 14, and how it cuts, is not documented. A later paper of theirs says 13 bits of mantissa: [ISCA
+# 2025](../book/references.md#isca-2025), section 3.1. The two do not quite agree, and we do not settle it.)
 #
-# Their cure is called *promotion*. After every 128 products the partial sum leaves the tensor core, is multiplied with its tile's scale there, which it needs
-# anyway, and is added to a 32-bit number.
+# Their cure is called *promotion*. After every 128 products the partial sum leaves the tensor core, is multiplied with its
+# tile's scale there, which it needs anyway, and is added to a 32-bit number.
 
 # %% tags=["remove-input"]
 show.drawing("promote",
@@ -437,8 +444,8 @@ show.drawing("promote",
              caption="One long sum, and many short ones.")
 
 # %% [markdown]
-# `limited_gemm` is a model of such an accumulator: 32 products at a time are aligned to the largest number and cut to 14 bits. Random numbers between 0 and 1,
-# where every sum grows, are the worst case; numbers of both signs are the usual one.
+# `limited_gemm` is a model of such an accumulator: 32 products at a time are aligned to the largest number and cut to 14 bits.
+# Random numbers between 0 and 1, where every sum grows, are the worst case; numbers of both signs are the usual one.
 
 # %%
 lengths = [2**i for i in range(7, 15)]
@@ -449,8 +456,8 @@ def worst(K, draw, promote_every):
     a, b = (quantise(draw(12, K)).data.float() for _ in range(2))
     exact = a.double() @ b.double().T
     y = fp8.limited_gemm(a, b, promote_every=promote_every)
-    # error over the typical size of a result: a sum near 0 has no relative error
-    return 100 * ((y - exact).abs().max() / exact.pow(2).mean().sqrt()).item()
+    typical = exact.pow(2).mean().sqrt()         # a sum may be near 0
+    return 100 * ((y - exact).abs().max() / typical).item()
 
 
 sums = {"all positive": [worst(K, torch.rand, None) for K in lengths],
@@ -465,10 +472,11 @@ show.show(show.lines({name: (lengths, errors) for name, errors in sums.items()},
           caption="A model of the accumulator (14 bits, cut towards zero), not the hardware. 144 sums a point.")
 
 # %% [markdown]
-# At 4,096 the model is wrong by 3.6 percent, where V3 measured 2 on the chip; with one bit more it would be 2. So our model is a little too pessimistic, and its shape is what matters: error grows with $K$, and promotion stops it.
+# At 4,096 products our model is wrong by 3.7 percent; with one bit more it would be 1.6. V3 measured nearly 2 on the chip, between the
+# two. Its shape is what matters: the error grows with $K$, and promotion stops that.
 #
-# What are the sums in *our* training? In a forward pass $K$ is 128 or 320, the width of what goes in. In the gradient of a weight it is the number of tokens, 2,048. Take a real
-# one:
+# What are the sums in *our* training? In a forward pass $K$ is 128 or 320, the width of what goes in. In the gradient of a
+# weight it is the number of tokens, 2,048. Take a real one:
 
 # %% tags=["nbval-ignore-output"]
 layer = seen["layers.3.ffn.w_gate_up"]
@@ -484,14 +492,15 @@ for name, y, right in (
     print(f"{name}: {(y - right).norm() / right.norm():.3%}")
 
 # %% [markdown]
-# A short accumulator costs a tenth of a percent here, beside the few percent that eight bits have cost already. For V3, whose weight gradients are sums over far more tokens, that is another
-# matter. **A second thing that we expect not to see at our size.**
+# A short accumulator costs a tenth of a percent here, beside the few percent that eight bits have cost already. For V3, whose
+# weight gradients are sums over far more tokens, that is another matter. **A second thing that we expect not to see at our
+# size.**
 #
 # <!-- figure pending: study fp8-sums -->
 #
-# > **Exercise 10.5** (multiply under scales; medium, 15 minutes). Write `scaled_product(a, a_scale, b, b_scale, width)`. `a` is `(m, k)` and `b` is `(n, k)`,
-# > codes as floats; `a_scale` is `(m, k / width)`, `b_scale` `(n, k / width)`. Multiply the codes tile by tile, apply both scales to each tile's sum, and add: this is the
-# > loop in which promotion is free.
+# > **Exercise 10.5** (multiply under scales; medium, 15 minutes). Write `scaled_product(a, a_scale, b, b_scale, width)`. `a` is
+# > `(m, k)` and `b` is `(n, k)`, codes as floats; `a_scale` is `(m, k / width)`, `b_scale` `(n, k / width)`. Multiply the codes
+# > tile by tile, apply both scales to each tile's sum, and add: this is the loop in which promotion is free.
 
 # %%
 def scaled_product(a, a_scale, b, b_scale, width):
@@ -504,7 +513,8 @@ check.scaled_product(scaled_product)
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# The scale of tile `i` is one factor for each row of the result, `a_scale[:, i, None]`, and one for each column, `b_scale[:, i]`.
+# The scale of tile `i` is one factor for each row of the result, `a_scale[:, i, None]`, and one for each column, `b_scale[:,
+# i]`.
 #
 # </details>
 #
@@ -527,19 +537,21 @@ check.scaled_product(scaled_product)
 #
 # $$\begin{aligned} y &= x\, W^\top \\ dx &= dy\, W \\ dW &= dy^\top x \end{aligned} \tag{10.3}$$
 #
-# All three run in FP8. A tile must lie along the axis that is *summed*, or its scale could not be taken out of the sum. In $y$ that is the
-# channels; in $dW$ it is the tokens. So $x$ is tiled twice, once for each, and $dy$ too. $W$'s square blocks serve both ways, which is why they are square. Here it is by
-# hand:
+# All three run in FP8. A tile must lie along the axis that is *summed*, or its scale could not be taken out of the sum. In $y$
+# that is the channels; in $dW$ it is the tokens. So $x$ is tiled twice, once for each, and $dy$ too. $W$'s square blocks serve
+# both ways, which is why they are square. Here it is by hand:
 
 # %%
 def under_scales(x, rows, columns, floor=1e-4):
     """x through E4M3, one scale for each rows x columns."""
     grid = x.unflatten(0, (-1, rows)).unflatten(2, (-1, columns))
     amax = grid.abs().amax((1, 3), keepdim=True).clamp(min=floor)
-    codes = (grid / (amax / 448)).to(torch.float8_e4m3fn)
-    return (codes.float() * (amax / 448)).flatten(2).flatten(0, 1)
+    scale = amax / 448
+    codes = (grid / scale).to(torch.float8_e4m3fn)
+    return (codes.float() * scale).flatten(2).flatten(0, 1)
 
 
+# %%
 def layer_by_hand(x, w, dy):
     """y, dx and dW, each from operands of eight bits."""
     x8, w8 = under_scales(x, 1, 128), under_scales(w, 128, 128)
@@ -550,8 +562,8 @@ def layer_by_hand(x, w, dy):
 
 
 # %% [markdown]
-# Now against the package, and against a product that is not ours: `torch._scaled_mm`, the call with which PyTorch multiplies eight-bit numbers on a GPU. It has a slow form for the
-# CPU as well, so its *result* can be compared anywhere.
+# Now against the package, and against a product that is not ours: `torch._scaled_mm`, the call with which PyTorch multiplies
+# eight-bit numbers on a GPU. It has a slow form for the CPU as well, so its *result* can be compared anywhere.
 
 # %%
 from minimodels.fp8 import ROUTES, convert
@@ -573,13 +585,14 @@ for name, got, want in (("y", layer(x), hand[0]), ("dx", x.grad, hand[1]),
 # %% [markdown]
 # ### What stays out
 #
-# These three products are nearly all of the work, and V3 leaves everything else alone: the embedding, which is a lookup; the output head; the gates of the experts,
-# where a near tie decides who works; norms; and softmax with the two products of attention itself. And the memory of training stays long: the *master weights*, the copy that the optimizer
-# moves, and the gradients that are added up are FP32, Adam's two moments BF16 (sections 3.3.1 and 3.3.3).
+# These three products are nearly all of the work, and V3 leaves everything else alone: the embedding, which is a lookup; the
+# output head; the gates of the experts, where a near tie decides who works; norms; and softmax with the two products of
+# attention itself. And the memory of training stays long: the *master weights*, the copy that the optimizer moves, and the
+# gradients that are added up are FP32, Adam's two moments BF16 (sections 3.3.1 and 3.3.3).
 
 # %% tags=["remove-input"]
 show.drawing("eightmap", wide=True,
-             alt="A model from bottom to top: embedding in 16 bits, then in each layer norm, the linear layers of attention in FP8, attention's scores in 16 bits, output projection in FP8, norm, gate in 32 bits and experts' linear layers in FP8, then the head in 16 bits. Beside it the bookkeeping: master weights and gradients in 32 bits, moments in 16.",
+             alt="From left to right: embedding in 16 bits; then, in each of 61 layers, norm in 32 bits, projections in 8, attention in 16, its output projection in 8, norm in 32, gate in 32, experts in 8; then norm in 32 bits and the head in 16.",
              caption="What runs in eight bits in DeepSeek-V3 (ochre), and what does not. After section 3.3.1.")
 
 # %% [markdown]
@@ -593,24 +606,28 @@ from minimodels.model import Transformer
 for name in ("yardstick", "cpu"):
     model = convert(Transformer(ModelConfig.preset(name)))
     inside = converted(model)
-    n_inside = sum(model.get_submodule(n).weight.numel() for n in inside)
-    total = sum(p.numel() for p in model.parameters())
-    print(f"{name}: {len(inside)} modules, {n_inside / total:.0%} of weights")
-    print("   ", ", ".join(sorted({n.split('.', 2)[-1] for n in inside})))
+    weights = sum(model.get_submodule(n).weight.numel() for n in inside)
+    share = weights / sum(p.numel() for p in model.parameters())
+    kinds = sorted({".".join(n.split(".")[-2:]) for n in inside})
+    print(f"{name}: {len(inside)} modules, {share:.0%} of all weights")
+    print("   ", ", ".join(kinds).replace(", ffn", ",\n    ffn"))
 
 # %% [markdown]
 # In the yardstick three fifths of the weights take part: 4,096 rows of embedding are a large share of so small a model.
 #
 # ## Will it learn?
 #
-# The results of our layers are 3.7 percent off; behind four layers, forward and backward, it will be more. How far off is a gradient, and is that much? Ask the trained yardstick for
-# the gradients of its linear weights, on one page of text: in 32 bits, in 16, in 8. And then, in 32 bits, on the *next* page.
+# The results of our layers are 3.7 percent off; behind four layers, forward and backward, it will be more. How far off is a
+# gradient, and is that much? Ask the trained yardstick for the gradients of its linear weights, on one page of text: in 32
+# bits, in 16, in 8. And then, in 32 bits, on the *next* page.
 #
-# > **Before you read on.** A gradient in FP8 differs from the exact one by 15 percent of its length, in bf16 by one percent. By how much does the exact gradient of the next page differ?
+# > **Before you read on.** A gradient in FP8 differs from the exact one by 15 percent of its length, in bf16 by one percent. By
+# > how much does the exact gradient of the next page differ?
 # >
 # > <details><summary>What we found</summary>
 # >
-# > **142 percent.** Two pages agree on little more than the direction downhill. Every step of training is an estimate from one batch, and beside the luck of that batch the error of eight bits is small.
+# > **142 percent.** Two pages agree on little more than the direction downhill. Every step of training is an estimate from one
+# > batch, and beside the luck of that batch the error of eight bits is small.
 # >
 # > </details>
 
@@ -628,6 +645,7 @@ def gradient_of(model, tokens, dtype=torch.float32):
                       for name in seen])
 
 
+# %% tags=["nbval-ignore-output"]
 next_page = torch.tensor(page[2048:4096]).view(8, 256)
 coarse = Recipe(activation=WHOLE, weight=WHOLE, gradient=WHOLE)
 exact = gradient_of(run.model(), tokens)
@@ -644,13 +662,16 @@ show.show(show.bars({name: (100 * (g - exact).norm() / exact.norm()).item() for 
           caption="The trained yardstick, 2,048 tokens of a module of the standard library, and the 2,048 after them.")
 
 # %% [markdown]
-# This is why one digit can be enough. The error has both signs and is drawn anew at each step, so it does not push anywhere; and training already lives with a noise ten times as large. It also says when eight bits would *not* be enough: where
-# the noise of the batch is small (V3's batches have up to 63 million tokens), or where an error always goes one way. Keep that second case for the bugs.
+# This is why one digit can be enough. The error has both signs and is drawn anew at each step, so it does not push anywhere;
+# and training already lives with a noise ten times as large. It also says when eight bits would *not* be enough: where the
+# noise of the batch is small (V3's batches have up to 63 million tokens), or where an error always goes one way. Keep that
+# second case for the bugs.
 #
 # ## Train with it
 #
-# `TrainConfig(fp8=True)` converts the model; the master weights stay. On a CPU the eight-bit products are *emulated*: codes are really made and really kept, and then turned back into 32-bit numbers
-# and multiplied. Rounding, scales and memory are real; speed is not. First a taste, 30 steps each.
+# `TrainConfig(fp8=True)` converts the model; the master weights stay. On a CPU the eight-bit products are *emulated*: codes are
+# really made and really kept, and then turned back into 32-bit numbers and multiplied. Rounding, scales and memory are real;
+# speed is not. First a taste, 30 steps each.
 
 # %% tags=["nbval-ignore-output"]
 from minimodels.data import Batches, prepare
@@ -696,13 +717,15 @@ print(f"forward and backward in FP8 take {statistics.median(ratios):.1f} "
       f"times as long as in bf16 ({min(ratios):.1f} to {max(ratios):.1f})")
 
 # %% [markdown]
-# Thirty steps decide nothing. The recorded runs have 600 each, on the whole standard library: five seeds for V3's recipe, with bf16 beside it.
+# Thirty steps decide nothing. The recorded runs have 600 each, on the whole standard library: five seeds for V3's recipe, with
+# bf16 beside it.
 #
 # <!-- figure pending: study fp8-quality -->
 #
-# DeepSeek's own two comparisons have models of 16 billion parameters and 1.33 trillion tokens, and of about 230 billion and 0.9 trillion. FP8's loss stayed within 0.25 percent of BF16's
-# in both (section 3.3 and appendix B.1). And one thing failed: with the gradients in blocks of 128 × 128, like the weights, the small one *diverged* after about 300 billion tokens (appendix B.2). Tokens differ too much in the size of
-# their gradients to share a scale.
+# DeepSeek's own two comparisons have models of 16 billion parameters and 1.33 trillion tokens, and of about 230 billion and 0.9
+# trillion. FP8's loss stayed within 0.25 percent of BF16's in both (section 3.3 and appendix B.1). And one thing failed: with
+# the gradients in blocks of 128 × 128, like the weights, the small one *diverged* after about 300 billion tokens (appendix
+# B.2). Tokens differ too much in the size of their gradients to share a scale.
 #
 # <!-- figure pending: study fp8-longer -->
 # <!-- figure pending: study fp8-gate -->
@@ -710,8 +733,8 @@ print(f"forward and backward in FP8 take {statistics.median(ratios):.1f} "
 #
 # ## The memory ledger
 #
-# "75 percent less memory." Of what? Training holds five numbers for each weight, and what the forward pass keeps for the backward pass. In bytes a
-# parameter, by V3's account (sections 3.3.1 and 3.3.3), beside the usual mixed precision with BF16:
+# "75 percent less memory." Of what? Training holds five numbers for each weight, and what the forward pass keeps for the
+# backward pass. In bytes a parameter, by V3's account (sections 3.3.1 and 3.3.3), beside the usual mixed precision with BF16:
 
 # %% tags=["remove-input"]
 show.drawing("thirteen",
@@ -719,8 +742,8 @@ show.drawing("thirteen",
              caption="Bytes that training keeps for one weight, to scale. What FP8 itself saves is the first byte.")
 
 # %% [markdown]
-# > **Exercise 10.6** (what is saved; easy, 5 minutes). Write `share_saved(before, after)`: by how much all parts together shrink. Both are five bytes a parameter. Then call it with the numbers of the
-# > drawing.
+# > **Exercise 10.6** (what is saved; easy, 5 minutes). Write `share_saved(before, after)`: by how much all parts together
+# > shrink. Both are five bytes a parameter. Then call it with the numbers of the drawing.
 
 # %%
 def share_saved(before, after):
@@ -740,12 +763,14 @@ check.share_saved(share_saved)
 # share_saved((2, 4, 4, 4, 4), (1, 4, 4, 2, 2))
 # ```
 #
-# 28 percent; and of the five bytes that are saved, FP8 saves *one*. Four come from keeping the moments in BF16, which has nothing to do with eight bits.
+# 28 percent; and of the five bytes that are saved, FP8 saves *one*. Four come from keeping the moments in BF16, which has
+# nothing to do with eight bits.
 #
 # </details>
 #
-# That is arithmetic. What does our own model hold? Weights, gradients and moments do not change at all: `convert` leaves them FP32, and makes the codes anew in each product. What changes is what is kept for the backward pass. PyTorch can be
-# asked for each tensor that it keeps:
+# That is arithmetic. What does our own model hold? Weights, gradients and moments do not change at all: `convert` leaves them
+# FP32, and makes the codes anew in each product. What changes is what is kept for the backward pass. PyTorch can be asked for
+# each tensor that it keeps:
 
 # %%
 from minimodels.studies.fp8 import kept_for_backward
@@ -775,15 +800,19 @@ show.show(show.bars(totals, unit="MB: weights, gradients, moments and what is ke
           caption=f"Measured here, 8 windows of 256 tokens; weights, gradients and moments are {(2 * state + moments) / MB:.1f} MB in each.")
 
 # %% [markdown]
-# What the linear layers keep shrinks from 18.0 to 7.8 MB. Not to a quarter, and that is instructive: `w_q`, `w_k` and `w_v` read the *same* input. In FP32 they share one tensor; in FP8 each of ours keeps tiles of its own. And most
-# of what is kept was never theirs: SwiGLU, norms and attention hold what they held. V3 goes after those as well. It stores SwiGLU's input in FP8 and recomputes its output, and recomputes all norms (sections 3.2.3 and 3.3.3). In the sum we save a tenth.
+# What the linear layers keep shrinks from 18.0 to 7.8 MB. Not to a quarter, and that is instructive: `w_q`, `w_k` and `w_v`
+# read the *same* input. In FP32 they share one tensor; in FP8 each of ours keeps tiles of its own. And most of what is kept was
+# never theirs: SwiGLU, norms and attention hold what they held. V3 goes after those as well. It stores SwiGLU's input in FP8
+# and recomputes its output, and recomputes all norms (sections 3.2.3 and 3.3.3). In the sum we save a tenth.
 #
-# (And bf16 keeps *more* here than fp32. Its attention takes another path on our CPU, which keeps the scores. A format's name is no measurement.)
+# (And bf16 keeps *more* here than fp32. Its attention takes another path on our CPU, which keeps the scores. A format's name is
+# no measurement.)
 #
 # ## On a GPU
 #
-# Which hardware can do more than emulate? PyTorch offers an eight-bit product from compute capability 8.9 on (GeForce 40, L4), and one that takes V3's scales by itself on Hopper alone. Our package asks, and
-# before it believes the answer it compares the GPU's product with the emulation.
+# Which hardware can do more than emulate? PyTorch offers an eight-bit product from compute capability 8.9 on (GeForce 40, L4),
+# and one that takes V3's scales by itself on Hopper alone. Our package asks, and before it believes the answer it compares the
+# GPU's product with the emulation.
 
 # %%
 chips = {"no GPU": None, "T4": (7, 5), "A100": (8, 0), "RTX 4090": (8, 9),
@@ -801,12 +830,13 @@ ms = interleaved({name: lambda r=r: ROUTES[r](a, b)
                   for name, r in (("emulated", "emulated"),
                                   ("torch._scaled_mm", "promoted"))}, rounds=3)
 ratio = [s / e for e, s in zip(ms["emulated"], ms["torch._scaled_mm"])]
-print(f"torch._scaled_mm takes {statistics.median(ratio):.1f} times as long "
-      "as the emulation here")
+print(f"torch._scaled_mm takes {statistics.median(ratio):.1f} times "
+      "as long as the emulation here")
 
 # %% [markdown]
-# On a CPU the real call is no faster, and nothing says that it should be: there are no eight-bit multipliers behind it. **We have run no FP8 product on a GPU.** A machine without such units shows you rounding, scales, memory and the loss. It cannot show
-# the speed, which is what all this is for, nor how the real accumulator cuts.
+# On a CPU the real call is no faster, and nothing says that it should be: there are no eight-bit multipliers behind it. **We
+# have run no FP8 product on a GPU.** A machine without such units shows you rounding, scales, memory and the loss. It cannot
+# show the speed, which is what all this is for, nor how the real accumulator cuts.
 #
 # ## Bugs that still train
 #
@@ -815,16 +845,22 @@ print(f"torch._scaled_mm takes {statistics.median(ratio):.1f} times as long "
 # <!-- figure pending: study fp8-bugs -->
 #
 # > **Bugs that still train.**
-# > - **Gradients without a scale.** Far below E4M3's smallest number, they become zero. The embedding and the norms still learn, and the loss falls.
-# > - **An activation's floor.** Code against division by zero, `max(amax, 1e-4)`, is copied to gradients, whose largest is often smaller. They lose digits, then everything.
-# > - **The last step's scale.** It saves a pass over the numbers, and is right as long as nothing grows. After a jump, what does not fit is cut.
-# > - **The first tile's scale.** Used for a whole row, it is exact where a row has one tile. Most of our layers have 128 inputs.
+# > - **Gradients without a scale.** Far below E4M3's smallest number, they become zero. The embedding and the norms still
+# >   learn, and the loss falls.
+# > - **An activation's floor.** Code against division by zero, `max(amax, 1e-4)`, is copied to gradients, whose largest is
+# >   often smaller. They lose digits, then everything.
+# > - **The last step's scale.** It saves a pass over the numbers, and is right as long as nothing grows. After a jump, what
+# >   does not fit is cut.
+# > - **The first tile's scale.** Used for a whole row, it is exact where a row has one tile. Most of our layers have 128
+# >   inputs.
 # > - **Weights kept in E4M3, or in bf16.** Without a master copy a step smaller than half a gap is rounded away, every time.
 #
-# Three tests find most of these, and you write them. Every check hands your test layers, some right and some spoilt; `True` means that the layer is right.
+# Three tests find most of these, and you write them. Every check hands your test layers, some right and some spoilt; `True`
+# means that the layer is right.
 #
-# > **Exercise 10.7** (symmetry; medium, 10 minutes). Scales make size irrelevant: 1,024 times the input must give 1,024 times the output. Write `size_does_not_matter(layer, x)`. In which order must you
-# > call it, so that a scale from the call before is too small?
+# > **Exercise 10.7** (symmetry; medium, 10 minutes). Scales make size irrelevant: 1,024 times the input must give 1,024 times
+# > the output. Write `size_does_not_matter(layer, x)`. In which order must you call it, so that a scale from the call before is
+# > too small?
 
 # %%
 def size_does_not_matter(layer, x):
@@ -847,7 +883,8 @@ check.size_does_not_matter(size_does_not_matter)
 #
 # </details>
 #
-# > **Exercise 10.8** (the same, backward; medium, 10 minutes). Write `gradients_keep_their_digits(layer, x, dy)`: a gradient $2^{30}$ times smaller must give a weight gradient $2^{30}$ times smaller. `layer(x).backward(dy)` adds to
+# > **Exercise 10.8** (the same, backward; medium, 10 minutes). Write `gradients_keep_their_digits(layer, x, dy)`: a gradient
+# > $2^{30}$ times smaller must give a weight gradient $2^{30}$ times smaller. `layer(x).backward(dy)` adds to
 # > `layer.weight.grad`; set that to `None` first.
 
 # %%
@@ -873,8 +910,9 @@ check.gradients_keep_their_digits(gradients_keep_their_digits)
 #
 # </details>
 #
-# > **Exercise 10.9** (small steps; easy, 10 minutes). A hundred steps of 0.00001 must move the weights by 0.001 in the mean. Write `small_steps_add_up(layer, x)`: add to `layer.weight` under `torch.no_grad()`, and call the layer after
-# > each step, as training would.
+# > **Exercise 10.9** (small steps; easy, 10 minutes). A hundred steps of 0.00001 must move the weights by 0.001 in the mean.
+# > Write `small_steps_add_up(layer, x)`: add to `layer.weight` under `torch.no_grad()`, and call the layer after each step, as
+# > training would.
 
 # %%
 def small_steps_add_up(layer, x):
@@ -902,12 +940,15 @@ check.small_steps_add_up(small_steps_add_up)
 #
 # ## Does it pay here?
 #
-# > **Does it pay here?** **No: nothing on our machine multiplies eight bits faster.** What FP8 is for, we cannot have. What it costs and saves besides, we can measure.
+# > **Does it pay here?** **No: nothing on our machine multiplies eight bits faster.** What FP8 is for, we cannot have. What it
+# > costs and saves besides, we can measure.
 # >
 # > - **Per step:** emulated, forward and backward take longer than in bf16, by the factor printed above.
 # > - **In memory:** a tenth of what training holds, because little of it belongs to the linear layers' inputs.
-# > - **In scales:** with the tensors of our trained model, one scale for a tensor loses 2.6 percent and tiles 2.4; nothing needs the tiles.
-# > - **At DeepSeek's scale:** the products run up to twice as fast, activations take half the room and half the time on the wire. That the loss stays within 0.25 percent is DeepSeek's measurement, on models 10,000 times as large.
+# > - **In scales:** with the tensors of our trained model, one scale for a tensor loses 2.6 percent and tiles 2.4; nothing
+# >   needs the tiles.
+# > - **At DeepSeek's scale:** the products run up to twice as fast, activations take half the room and half the time on the
+# >   wire. That the loss stays within 0.25 percent is DeepSeek's measurement, on models 10,000 times as large.
 #
 # ## The claims again
 
@@ -917,23 +958,33 @@ ledger.show("C38", "C39", "C40", "C41", "C42", "C43", "C44", "C45", form="rows")
 # %% [markdown]
 # ## What production does
 #
-# - **Kernels with scales inside.** [DeepGEMM](../book/references.md#deepgemm), DeepSeek's published library, multiplies under V3's tiles and blocks with the promotion described here. The released inference code has the same in a page of
-#   Triton, `kernel.py` ([DeepSeek-V3 code](../book/references.md#deepseek-v3-code)).
-# - **Powers of two.** V3 rounds some scales to powers of two, and its successors, from V3.1 on, all of them: such a scale shifts the exponent and adds no error of its own. `Recipe(power_of_two=True)` does it in our package.
-# - **Two formats.** Earlier FP8 training gave gradients E5M2, with more range and one bit less of mantissa ([FP8 formats](../book/references.md#fp8-formats), [FP8-LM](../book/references.md#fp8-lm)). V3's fine scales make the range superfluous, so it takes E4M3 for all.
-# - **One exception more.** The input of the layer after attention is kept in a format of twelve bits, E5M6, made for the purpose (section 3.3.3).
+# - **Kernels with scales inside.** [DeepGEMM](../book/references.md#deepgemm), DeepSeek's published library, multiplies under
+#   V3's tiles and blocks with the promotion described here. The released inference code has the same in a page of Triton,
+#   `kernel.py` ([DeepSeek-V3 code](../book/references.md#deepseek-v3-code)).
+# - **Powers of two.** V3 rounds some scales to powers of two, and its successors, from V3.1 on, all of them: such a scale
+#   shifts the exponent and adds no error of its own. `Recipe(power_of_two=True)` does it in our package.
+# - **Two formats.** Earlier FP8 training gave gradients E5M2, with more range and one bit less of mantissa ([FP8
+#   formats](../book/references.md#fp8-formats), [FP8-LM](../book/references.md#fp8-lm)). V3's fine scales make the range
+#   superfluous, so it takes E4M3 for all.
+# - **One exception more.** The input of the layer after attention is kept in a format of twelve bits, E5M6, made for the
+#   purpose (section 3.3.3).
 #
 # > **Takeaways**
 # > 1. An E4M3 number has 1.2 decimal digits, and there are 253 of them. The press's "8 decimal places" counted bits.
-# > 2. A float's error is relative. One scale for a tensor fails only when its numbers differ by more than 28,672 to one; INT8 fails a thousand times sooner, and is better before.
-# > 3. Errors of one-digit numbers have both signs. A sum that is kept in 32 bits makes them no worse, and beside the luck of the batch they are small.
-# > 4. Master weights, gradients, moments, gates, norms and attention's scores stay at 16 or 32 bits. FP8 training is mixed precision.
-# > 5. Of V3's 18 bytes a parameter 13 are left, and one byte of the five is FP8's. In our training FP8 saves a tenth of the memory.
+# > 2. A float's error is relative. One scale for a tensor fails only when its numbers differ by more than 28,672 to one; INT8
+# >    fails a thousand times sooner, and is better before.
+# > 3. Errors of one-digit numbers have both signs. A sum that is kept in 32 bits makes them no worse, and beside the luck of
+# >    the batch they are small.
+# > 4. Master weights, gradients, moments, gates, norms and attention's scores stay at 16 or 32 bits. FP8 training is mixed
+# >    precision.
+# > 5. Of V3's 18 bytes a parameter 13 are left, and one byte of the five is FP8's. In our training FP8 saves a tenth of the
+# >    memory.
 #
 # ## Longer problems
 #
-# > **Exercise 10.10** (on the wire; easy, 20 minutes). To send a token to an expert on another node, V3 sends its 7,168 numbers in FP8, with an FP32 scale for each 128; the expert's answer comes back in BF16. How many
-# > bytes is that, and how much less than with BF16 both ways? How much less would it be if scales were one byte?
+# > **Exercise 10.10** (on the wire; easy, 20 minutes). To send a token to an expert on another node, V3 sends its 7,168 numbers
+# > in FP8, with an FP32 scale for each 128; the expert's answer comes back in BF16. How many bytes is that, and how much less
+# > than with BF16 both ways? How much less would it be if scales were one byte?
 #
 # <details><summary>Solution</summary>
 #
@@ -944,12 +995,15 @@ ledger.show("C38", "C39", "C40", "C41", "C42", "C43", "C44", "C45", form="rows")
 # print(1 - (7168 + 7168 // 128 + back) / (2 * back))
 # ```
 #
-# 7,392 bytes there and 14,336 back: 24.2 percent less. With scales of one byte 24.8. "Half the bandwidth" holds for one of the two directions.
+# 7,392 bytes there and 14,336 back: 24.2 percent less. With scales of one byte 24.8. "Half the bandwidth" holds for one of the
+# two directions.
 #
 # </details>
 #
-# > **Exercise 10.11** (round by chance; medium, 60 minutes). Weights kept in E4M3 stop moving, because small steps are rounded away. *Stochastic rounding* goes up or down by chance, to the nearer neighbour with the larger probability, so
-# > that the mean is exact. Write `by_chance(x)` for E4M3 numbers, show that it is right in the mean, and fit a linear model of 20 weights by gradient descent, with the weights kept in FP32, in E4M3 rounded to nearest, and in E4M3 rounded by chance.
+# > **Exercise 10.11** (round by chance; medium, 60 minutes). Weights kept in E4M3 stop moving, because small steps are rounded
+# > away. *Stochastic rounding* goes up or down by chance, to the nearer neighbour with the larger probability, so that the mean
+# > is exact. Write `by_chance(x)` for E4M3 numbers, show that it is right in the mean, and fit a linear model of 20 weights by
+# > gradient descent, with the weights kept in FP32, in E4M3 rounded to nearest, and in E4M3 rounded by chance.
 #
 # <details><summary>Hint</summary>
 #
@@ -984,16 +1038,20 @@ ledger.show("C38", "C39", "C40", "C41", "C42", "C43", "C44", "C45", form="rows")
 #       fit(by_chance))
 # ```
 #
-# The mean of 0.3 is 0.3000. The fit ends 0.000, 0.558 and 0.035 away from the true weights: rounded to nearest it stops half way, rounded by chance it comes within the gap of the format.
+# The mean of 0.3 is 0.3000. The fit ends 0.000, 0.558 and 0.035 away from the true weights: rounded to nearest it stops half
+# way, rounded by chance it comes within the gap of the format.
 #
 # </details>
 #
-# > **Exercise 10.12** (spread the outlier; hard, 90 minutes). Tiles confine an outlier. There is another way: turn all rows by an orthogonal matrix $Q$, which changes no product, $(xQ)(WQ)^\top = x W^\top$. An outlier in one place becomes a small addition
-# > in all places. Build $Q$ from a Hadamard matrix of 512 with random signs. With one scale for a tensor and the outlier of this chapter, at which size do the other rows now suffer? What happens to the outlier's own row?
+# > **Exercise 10.12** (spread the outlier; hard, 90 minutes). Tiles confine an outlier. There is another way: turn all rows by
+# > an orthogonal matrix $Q$, which changes no product, $(xQ)(WQ)^\top = x W^\top$. An outlier in one place becomes a small
+# > addition in all places. Build $Q$ from a Hadamard matrix of 512 with random signs. With one scale for a tensor and the
+# > outlier of this chapter, at which size do the other rows now suffer? What happens to the outlier's own row?
 #
 # <details><summary>Hint</summary>
 #
-# A Hadamard matrix of twice the size is `torch.kron(torch.tensor([[1., 1.], [1., -1.]]), smaller)`. Divided by the root of its size it is orthogonal.
+# A Hadamard matrix of twice the size is `torch.kron(torch.tensor([[1., 1.], [1., -1.]]), smaller)`. Divided by the root of its
+# size it is orthogonal.
 #
 # </details>
 #
@@ -1020,7 +1078,8 @@ ledger.show("C38", "C39", "C40", "C41", "C42", "C43", "C44", "C45", form="rows")
 #         print(f"{size:g}: {wrong:.2%}", end="   ")
 # ```
 #
-# The others' error at a million falls from 95 to 6 percent, and at ten million it is 55: the turn wins about a factor of $\sqrt{512}$ in size. The outlier's own row loses a little at small sizes (3.0 for 2.4 percent at 1,000), because its one large number
-# had an exact code before.
+# The others' error at a million falls from 95 to 6 percent, and at ten million it is 55: the turn wins about a factor of
+# $\sqrt{512}$ in size. The outlier's own row loses a little at small sizes (3.0 for 2.4 percent at 1,000), because its one
+# large number had an exact code before.
 #
 # </details>

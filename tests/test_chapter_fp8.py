@@ -1,0 +1,314 @@
+"""Chapter 10: its exercises' solutions, its bugs and studies, the solutions of its longer problems, and the figures that its text writes."""
+
+import argparse
+import inspect
+import math
+import re
+import statistics
+from dataclasses import replace
+
+import pytest
+import torch
+
+from minimodels import fp8, lab
+from minimodels.bugs import plant
+from minimodels.bugs.fp8 import BUGS, FlooredGradients, LastStepsScale, NoMaster, NoMasterBF16, OneScaleARow, UnscaledGradients
+from minimodels.checkpoint import Run
+from minimodels.config import ModelConfig, TrainConfig
+from minimodels.exercises import fp8 as exercises
+from minimodels.fp8 import BLOCK, TILE, WHOLE, FP8Linear, Recipe, convert, quantise
+from minimodels.linear import Linear
+from minimodels.model import Transformer
+from minimodels.moe import Gate
+from minimodels.mtp import losses
+from minimodels.studies import fp8 as studies
+
+TINY = ModelConfig(vocab_size=97, d_model=24, n_layers=2, max_seq_len=64, attention="mha", n_heads=3, d_head=8, d_value=8, d_ff=40, n_experts=0,
+                   mtp_depth=0)
+
+
+def source():
+    return (lab.data_file("").parent / "chapters" / "10_fp8.py").read_text("utf8")
+
+
+def text():
+    """The chapter's text as one line of words."""
+    return " ".join(source().replace("\n# > ", " ").replace("\n#", " ").split())
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+# ---- exercises
+
+def test_the_solutions_read_and_round_as_torch_does():
+    codes = torch.arange(256, dtype=torch.uint8)
+    for code, value in zip(codes.tolist(), codes.view(torch.float8_e4m3fn).float().tolist()):
+        assert exercises.value_of_code(code) == value or math.isnan(value) and math.isnan(exercises.value_of_code(code))
+    for x in (normal(500) * 10 ** normal(500, seed=1)).clamp(-448, 448).tolist():
+        assert exercises.round_e4m3(x) == torch.tensor(x).to(torch.float8_e4m3fn).float().item()
+    assert exercises.round_e4m3(1e6) == 448
+
+
+def test_what_lies_just_above_the_bound_survives_beside_the_largest():
+    for amax in (1e4, 3e5, 1e7):
+        bound = exercises.lost_below(amax)
+        x = torch.tensor([[amax, bound * 1.001, bound * 0.999]])
+        back = quantise(x, block=WHOLE).dequantise()[0]
+        assert back[1] > 0 and back[2] == 0
+
+
+def test_tiles_by_hand_are_the_packages():
+    x = normal(6, 256) * 10 ** normal(6, 256, seed=1)
+    assert torch.allclose(exercises.quantise_tiles(x, 128), quantise(x).dequantise(), rtol=1e-6)
+
+
+def test_the_product_under_scales_is_that_of_the_numbers():
+    a, b = (quantise(normal(n, 384, seed=n)) for n in (5, 7))
+    got = exercises.scaled_product(a.data.float(), a.scale, b.data.float(), b.scale, 128)
+    assert torch.allclose(got, a.dequantise() @ b.dequantise().T, atol=1e-4)
+
+
+# ---- bugs
+
+def spoilt(bug, d_in=256, d_out=24):
+    torch.manual_seed(0)
+    return plant(convert(Linear(d_in, d_out)), bug)
+
+
+def right(d_in=256, d_out=24):
+    torch.manual_seed(0)
+    return convert(Linear(d_in, d_out))
+
+
+@pytest.mark.parametrize("bug", BUGS.values())
+def test_a_bug_changes_no_weight_when_planted_and_still_passes_gradients(bug):
+    layer = spoilt(bug)
+    assert torch.equal(layer.weight, right().weight)
+    layer(normal(40, 256)).backward(normal(40, 24, seed=1))
+    assert layer.weight.grad.abs().sum() > 0
+
+
+def test_small_gradients_vanish_without_a_scale_and_lose_digits_under_an_activations_floor():
+    found = {}
+    for name, layer in (("right", right()), ("none", spoilt(UnscaledGradients)), ("floor", spoilt(FlooredGradients))):
+        layer(normal(40, 256)).backward(normal(40, 24, seed=1) * 1e-6)
+        found[name] = layer.weight.grad
+    assert found["none"].eq(0).all()
+    error = ((found["floor"] - found["right"]).norm() / found["right"].norm()).item()
+    assert 0.01 < error < 0.5    # codes of a few units: subnormal, yet not zero
+
+
+def test_the_last_steps_scale_is_right_until_something_grows():
+    layer, x = spoilt(LastStepsScale), normal(40, 256)
+    want = right()(x)
+    assert torch.allclose(layer(x), want) and torch.allclose(layer(x), want)
+    assert layer(1024 * x).abs().max() < 100 * want.abs().max() < right()(1024 * x).abs().max()
+
+
+def test_the_first_tiles_scale_is_right_for_one_tile_alone():
+    x = normal(40, 128)
+    assert torch.allclose(spoilt(OneScaleARow, 128)(x), right(128)(x), atol=1e-5)
+    wide = torch.cat([x, 9 * normal(40, 128, seed=1)], 1)
+    error = (spoilt(OneScaleARow)(wide) - right()(wide)).norm() / right()(wide).norm()
+    assert error > 0.5
+
+
+@pytest.mark.parametrize("bug, kept", [(NoMaster, lambda w: quantise(w, block=BLOCK).dequantise()), (NoMasterBF16, lambda w: w.bfloat16().float())])
+def test_weights_without_a_master_stay_on_their_grid(bug, kept):
+    layer = spoilt(bug)
+    layer(normal(3, 256))
+    once = layer.weight.detach().clone()
+    assert torch.allclose(kept(once), once, rtol=1e-6)
+    with torch.no_grad():
+        layer.weight += 1e-7
+    layer(normal(3, 256))
+    assert torch.isclose(layer.weight, once, rtol=1e-6).float().mean() > 0.9
+
+
+# ---- studies
+
+def test_the_short_sum_is_the_loop():
+    a, b = quantise(normal(3, 150)), quantise(normal(5, 150, seed=1))
+    x, w = a.dequantise().double(), b.dequantise().double()
+    for i in range(3):
+        for j in range(5):
+            total = 0.0
+            for k in range(0, 150, 32):
+                total += float(x[i, k:k + 32] @ w[j, k:k + 32])
+                exponent = math.frexp(total)[1] - 1
+                total = math.trunc(total / 2.0 ** (exponent - 9)) * 2.0 ** (exponent - 9)
+            assert studies.short_gemm(a, b, keep_bits=9)[i, j].item() == pytest.approx(total, rel=3e-3)
+
+
+def test_a_gate_in_fp8_chooses_by_affinities_in_fp8():
+    config = replace(ModelConfig.preset("unit"), d_model=32)
+    torch.manual_seed(0)
+    gate = Gate(config)
+    torch.nn.init.normal_(gate.weight)
+    x = normal(11, 32).requires_grad_()
+    want = (quantise(x.detach()).dequantise() @ quantise(gate.weight.detach(), block=BLOCK).dequantise().T).sigmoid()
+    gate.__class__ = studies.GateInFP8
+    routing = gate(x)
+    assert torch.allclose(routing.score, want, atol=1e-5)
+    routing.weight[:, 0].sum().backward()
+    assert gate.weight.grad.abs().sum() > 0 and x.grad.abs().sum() > 0
+    assert dict(gate.named_parameters()).keys() == {"weight"}
+
+
+def test_every_study_builds_what_its_arms_say():
+    trials = {(study.name, t.arm): t for study in studies.STUDIES for t in study.trials}
+    for (name, arm), trial in trials.items():
+        layers = [m for m in replace(trial, model=TINY if name != "fp8-gate" else trial.model).build().modules() if isinstance(m, FP8Linear)]
+        assert bool(layers) == (arm != "bf16"), (name, arm)
+        if name == "fp8-bugs":
+            assert {type(m) for m in layers} == {BUGS.get(arm, FP8Linear)}
+    assert all(t.training.dtype == "bf16" for (name, arm), t in trials.items() if name != "fp8-gate")
+    assert studies.BF16 == replace(TrainConfig.preset("yardstick"), dtype="bf16", eval_every=300)
+
+
+def test_operands_are_what_a_layer_multiplies():
+    torch.manual_seed(0)
+    model, tokens = Transformer(TINY), torch.randint(0, 97, (3, 13))
+    seen = studies.operands(model, tokens)
+    assert len(seen) == 2 * 6 and "head" not in seen
+    losses(model(tokens), tokens)[0].backward()
+    for name, layer in seen.items():
+        assert torch.allclose(layer["gradient"].T @ layer["input"], model.get_submodule(name).weight.grad, atol=1e-6), name
+
+
+def test_what_is_kept_is_counted_once_and_without_weights():
+    torch.manual_seed(0)
+    model, tokens = Transformer(TINY), torch.randint(0, 97, (3, 13))
+    plain = studies.kept_for_backward(model, tokens)
+    eight = studies.kept_for_backward(convert(Transformer(TINY)), tokens)
+    rows = 3 * 13
+    # w_q, w_k and w_v each keep their input, w_o its own, w_gate_up one and w_down a wider one: codes and a scale a row
+    assert eight["linear layers"] == 2 * rows * (5 * 24 + 40 + 6 * 4)
+    assert plain["linear layers"] > eight["linear layers"]
+    assert all(plain[kind] == eight[kind] for kind in plain if kind != "linear layers")
+
+
+# ---- figures of the text
+
+def test_e4m3_has_253_numbers_and_the_range_that_the_text_says():
+    values = torch.arange(256, dtype=torch.uint8).view(torch.float8_e4m3fn).float()
+    finite = {v for v in values.tolist() if math.isfinite(v)}
+    assert len(finite) == 253 and "**253**" in text()
+    positive = sorted(v for v in finite if v > 0)
+    normals = [v for v in positive if v >= 2**-6]
+    assert max(normals) / min(normals) == 28_672 and "28,672" in text()
+    after = dict(zip(positive, positive[1:]))
+    assert (after[16], after[256], positive[-1]) == (18, 288, 448)
+
+
+def test_the_sweep_of_outliers():
+    torch.manual_seed(0)
+    x = torch.randn(256, 512)
+    usual = torch.ones_like(x, dtype=torch.bool)
+    usual[97, 211] = False
+
+    def error(outlier, largest, rounded):
+        spoilt = x.masked_fill(~usual, outlier)
+        scale = spoilt.abs().max() / largest
+        return 100 * ((rounded(spoilt / scale) * scale - spoilt)[usual].norm() / spoilt[usual].norm()).item()
+
+    def e4m3(v):
+        return v.to(torch.float8_e4m3fn).float()
+
+    of_e4m3 = [error(size, 448, e4m3) for size in (1, 1e4, 1e5, 1e6)]
+    assert of_e4m3 == pytest.approx([2.65, 2.72, 12.6, 95.3], abs=0.06)
+    of_int8 = [error(size, 127, torch.round) for size in (1, 100, 1000)]
+    assert of_int8 == pytest.approx([1.04, 22.7, 100], abs=0.1)
+    assert error(11, 127, torch.round) < error(11, 448, e4m3) < error(13, 127, torch.round)
+
+
+def test_the_models_sum_is_wrong_by_as_much_as_the_text_says():
+    torch.manual_seed(4096)
+    a, b = (quantise(torch.rand(12, 4096)).data.float() for _ in range(2))
+    exact = a.double() @ b.double().T
+    by_bits = {bits: 100 * ((fp8.limited_gemm(a, b, accumulate_bits=bits) - exact) / exact).abs().max().item() for bits in (14, 15)}
+    assert by_bits[14] == pytest.approx(3.7, abs=0.05) and by_bits[15] == pytest.approx(1.65, abs=0.05)
+
+
+@pytest.fixture(scope="module")
+def page():
+    run = Run.open(lab.data_file("checkpoints/yardstick"))
+    tokens = torch.tensor(run.tokenizer.encode(inspect.getsource(argparse)).ids[:4096])
+    return run, tokens.view(2, 8, 256)
+
+
+def test_the_trained_model_has_no_outliers_that_e4m3_would_feel(page):
+    run, (tokens, _) = page
+    seen = studies.operands(run.model(), tokens)
+    for kind, tiles in (("weight", 2.55), ("input", 2.30), ("gradient", 2.39)):
+        tensors = [layer[kind] for layer in seen.values()]
+        assert max((t.abs().max() / t.abs().median()).item() for t in tensors) < 28_672 / 3
+        for block, want in ((WHOLE, 2.65), (TILE, tiles)):
+            error = [((quantise(t, block=block, amax_floor=fp8.GRADIENT_FLOOR).dequantise() - t).norm() / t.norm()).item() for t in tensors]
+            assert 100 * statistics.mean(error) == pytest.approx(want, abs=0.1)
+
+
+def test_eight_bits_move_a_gradient_less_than_another_page(page):
+    run, (tokens, after) = page
+
+    def gradient(model, tokens):
+        losses(model(tokens), tokens)[0].backward()
+        return torch.cat([m.weight.grad.flatten() for name, m in model.named_modules() if isinstance(m, Linear) and name != "head"])
+
+    exact, coarse = gradient(run.model(), tokens), Recipe(activation=WHOLE, weight=WHOLE, gradient=WHOLE)
+    away = [100 * ((g - exact).norm() / exact.norm()).item() for g in (
+        gradient(convert(run.model()), tokens), gradient(convert(run.model(), coarse), tokens), gradient(run.model(), after))]
+    assert away == pytest.approx([14.6, 14.8, 142], rel=0.1)
+    assert "**142 percent.**" in text() and "by 15 percent of its length" in text()
+
+
+def test_the_memory_ledger():
+    kept = {}
+    for is_fp8 in (False, True):
+        torch.manual_seed(0)
+        model = Transformer(studies.YARDSTICK)
+        kept[is_fp8] = studies.kept_for_backward(convert(model) if is_fp8 else model, torch.zeros(8, 256).long())
+    assert [kept[k]["linear layers"] / 2**20 for k in (False, True)] == pytest.approx([18.0, 7.75])
+    assert "from 18.0 to 7.8 MB" in text()
+    # by hand: three layers keep 128 numbers a token as w_q, w_k and w_v, one for w_o, one for w_gate_up, 320 for w_down; a scale for each 128
+    assert kept[True]["linear layers"] == 4 * 2048 * (5 * 128 + 320 + 4 * (5 + 3))
+    saved = sum(kept[False].values()) - sum(kept[True].values())
+    state = 3 * 4 * studies.YARDSTICK.n_params    # weights, gradients, and one moment at least
+    assert 0.08 < saved / (sum(kept[False].values()) + state) < 0.12
+
+
+def solution(number):
+    """The code of the last solution behind an exercise of the chapter."""
+    part = source().split(f"**Exercise {number}**")[1].split("```python")[1].split("# ```")[0]
+    return re.sub(r"(?m)^# ?", "", part)
+
+
+def printed(number, capsys, **names):
+    names |= {"torch": torch, "math": math, "quantise": quantise, "WHOLE": WHOLE}
+    exec(solution(number), names)
+    return capsys.readouterr().out
+
+
+def test_bytes_on_the_wire(capsys):
+    told = printed("10.10", capsys)
+    assert [float(n) for n in re.findall(r"[\d.]+", told)] == pytest.approx([7392, 14336, 0.242, 0.248], abs=5e-4)
+    for figure in ("7,392", "14,336", "24.2 percent", "24.8"):
+        assert figure in text()
+
+
+def test_rounding_by_chance_learns_what_rounding_to_nearest_does_not(capsys):
+    torch.manual_seed(0)
+    told = [float(n) for n in re.findall(r"\d\.[\de-]+", printed("10.11", capsys))]
+    mean, plain, nearest, chance = told
+    assert mean == pytest.approx(0.3, abs=2e-4) and plain < 1e-3
+    assert nearest == pytest.approx(0.558, abs=5e-3) and chance == pytest.approx(0.035, abs=5e-3)
+
+
+def test_a_turn_spreads_the_outlier(capsys):
+    told = [float(n) for n in re.findall(r"([\d.]+)%", printed("10.12", capsys))]
+    plain, turned = told[::2], told[1::2]
+    assert plain[3] == pytest.approx(95, abs=1) and turned[3] == pytest.approx(6, abs=0.5) and turned[4] == pytest.approx(55, abs=1)
+
+
