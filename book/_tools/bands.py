@@ -54,6 +54,10 @@ BANDS |= {
         if_above="another Python has another standard library, and so another text; or the run was stopped early.")
     for arm in ("none", "bias")
 }
+BANDS["moe", "fine after 60 steps"] = dict(
+    study="moe-live", arm="fine", key="bits_per_byte", unit="bits per byte",
+    if_below="another Python has another standard library, and so another text.",
+    if_above="another Python has another standard library, and so another text; or the run was stopped early.")
 
 
 def bands() -> dict:
