@@ -1,9 +1,12 @@
-"""Chapter 07: its short runs, that of planted bugs and that which the chapter makes while it is read."""
+"""Chapter 07: its short runs, those of planted bugs, that which the chapter makes while it is read, and experts without a gate's choice."""
 
 import copy
 from dataclasses import dataclass, replace
 
+import torch
+
 from minimodels.balance import max_violation
+from minimodels.bugs import plant
 from minimodels.bugs.moe import BUGS
 from minimodels.data import Dataset
 from minimodels.evaluate import evaluate
@@ -36,6 +39,26 @@ def mended(model: Transformer) -> Transformer:
     return other
 
 
+class Hashed(Gate):
+    """A gate that chooses by the token's number alone: four of 32 experts, of which there are eight such teams. It still weighs."""
+
+    ids: torch.Tensor                                    # (B, T), of the forward pass under way
+
+    def choose(self, biased: torch.Tensor) -> torch.Tensor:
+        team = self.ids.flatten() % 8                    # (T)
+        return team[:, None] + torch.tensor([0, 8, 16, 24])
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithoutChoice(Training):
+    """Training of a model whose experts are chosen by the token's number. Source: the Hash row of DeepSeekMoE, Table 1, there with one expert."""
+
+    def build(self) -> Transformer:
+        model = plant(super().build(), Hashed)
+        model.register_forward_pre_hook(lambda module, args: setattr(Hashed, "ids", args[0]))
+        return model
+
+
 STUDIES = [
     Study(name="moe-live", question="Where does the chapter's short run end, over seeds? The dense model's runs are mla-live's mha.",
           trials=tuple(Training(arm="fine", seed=seed, model=MODELS["fine"], training=replace(LIVE, seed=seed), max_bytes=LIVE_BYTES)
@@ -44,4 +67,9 @@ STUDIES = [
           trials=tuple(Misrouted(arm=bug or "right", seed=seed, bug=bug, model=MODELS["fine"],
                                  training=replace(RECIPE, muon_lr=BEST_RATE["fine"], steps=200, eval_every=50, seed=seed))
                        for seed in (1, 2, 3) for bug in (None, *BUGS))),
+    Study(name="moe-hash", question="What is a learnt choice worth? The rivals are moe-live's fine and moe-quality's.",
+          trials=(*(WithoutChoice(arm="60 steps", seed=seed, model=MODELS["fine"], training=replace(LIVE, seed=seed), max_bytes=LIVE_BYTES)
+                    for seed in (1, 2, 3)),
+                  *(WithoutChoice(arm="600 steps", seed=seed, model=MODELS["fine"], training=replace(RECIPE, muon_lr=BEST_RATE["fine"], seed=seed))
+                    for seed in (1, 2, 3)))),
 ]
