@@ -185,6 +185,22 @@ def test_the_figures_of_the_sweep():
     assert 1 - 1 / worst["none"] == pytest.approx(7 / 8, abs=0.01) and "seven eighths" in text()
 
 
+def test_the_figures_of_the_biases_speeds():
+    sweep = {t["arm"]: t for t in recorded("balance-sweep")["trials"]}
+    peak = max(max(rest) for _, *rest in sweep["none"]["violation"])
+    assert peak == 9.328 and round(31 / 3 - 1, 3) == 9.333 and "9.328, where 9.333 is the most" in text()
+    biases = {rate: sweep[f"bias {rate}"] for rate in ("0.001", "0.003", "0.01", "0.03", "0.1")}
+    uneven = {rate: max(trial["max_violation"]) for rate, trial in biases.items()}
+    assert max(uneven[rate] for rate in list(uneven)[:-1]) < 0.75 and "from 0.001 to 0.03 brings MaxVio from 7 to below 0.75" in text()
+    assert f"the fastest, 0.1, ends at {uneven['0.1']:.1f}" in text() and round(max(sweep["none"]["max_violation"])) == 7
+    scores = [trial["bits_per_byte"] for trial in biases.values()]
+    assert max(scores) - min(scores) == pytest.approx(0.012, abs=5e-4) and "within 0.012 bits per byte" in text()
+    assert min(scores) < sweep["none"]["bits_per_byte"] < max(scores)
+    first = [next(step for step, *rest in trial["violation"] if max(rest) < 1.5) for trial in biases.values()]
+    assert "below 1.5 at step {} of 600; with 0.003 at {}, with 0.01 at {}, with 0.03 at {}; and with 0.1 at {} again".format(*first) in text()
+    assert round(8 * 256 * 3 / 31) == 198 and "expects 198 of its choices" in text()
+
+
 def test_the_figures_of_the_short_runs():
     trials = recorded("balance-live")["trials"]
     score = {arm: {t["seed"]: t["bits_per_byte"] for t in trials if t["arm"] == arm} for arm in ("none", "bias")}
@@ -200,6 +216,7 @@ def test_the_figures_of_the_short_runs():
     more = [score["bias"][seed] - score["none"][seed] for seed in score["none"]]
     assert (len(more), sum(m > 0 for m in more)) == (6, 5) and "with five of the six" in text()
     assert f"{statistics.mean(more):.4f} in the mean: a fifth of a percent" in text()
+    assert f"from {max(more):.4f} more to {-min(more):.4f} fewer" in text()
     assert 100 * statistics.mean(more) / statistics.mean(score["none"].values()) == pytest.approx(20 / 100, abs=0.03)
 
 
