@@ -1,0 +1,241 @@
+"""Chapter 09: its bugs spoil what they should and no more, its laws by other routes, its studies' settings, and what its text writes."""
+
+import math
+import random
+from dataclasses import replace
+from fractions import Fraction
+from unittest import mock
+from xml.etree import ElementTree
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from configs import odd_config
+from minimodels import cost, lab
+from minimodels.attention import Cache
+from minimodels.bugs import plant
+from minimodels.bugs.mtp import BUGS, SAMPLINGS, Detached, HandedTheAnswer, NormedTwice, NotTakenBack
+from minimodels.exercises import mtp as exercises
+from minimodels.generate import decode
+from minimodels.model import Transformer
+from minimodels.mtp import losses
+from minimodels.sampling import Sampling
+from minimodels.studies import find
+from minimodels.studies import mtp as studies
+
+V = 53
+
+
+def spoilt(bug, **changes):
+    """The same model right and with a bug, and tokens."""
+    models = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        models.append(Transformer(odd_config(mtp_depth=1, **changes)).eval())
+        for name, parameter in models[-1].named_parameters():
+            if "final_norm" in name:
+                torch.nn.init.uniform_(parameter, 0.5, 1.5)
+    plant(models[1], bug)
+    return *models, torch.randint(1, V, (2, 11))
+
+
+# ---- bugs that train
+
+@pytest.mark.parametrize("bug", BUGS.values())
+def test_a_bug_of_the_module_leaves_the_main_models_logits_and_all_weights_alone(bug):
+    right, wrong, tokens = spoilt(bug)
+    assert all(torch.equal(a, b) for a, b in zip(right.state_dict().values(), wrong.state_dict().values(), strict=True))
+    assert torch.equal(right(tokens).logits, wrong(tokens).logits)
+    sum(losses(wrong(tokens), tokens)).backward()
+
+
+def test_handed_the_answer_depends_on_the_target_itself():
+    right, wrong, tokens = spoilt(HandedTheAnswer)
+    other = tokens.clone()
+    other[:, 5] = (other[:, 5] + 1) % V
+    for model, moves in ((right, False), (wrong, True)):    # place 3 of depth 1 is to predict token 5
+        with torch.no_grad():
+            a, b = model(tokens).mtp_logits[0][:, 3], model(other).mtp_logits[0][:, 3]
+        assert (a - b).abs().max().gt(1e-4) == moves
+
+
+def test_detached_modules_teach_the_main_model_nothing():
+    right, wrong, tokens = spoilt(Detached)
+    assert torch.equal(right(tokens).mtp_logits[0], wrong(tokens).mtp_logits[0])
+    for model, learns in ((right, True), (wrong, False)):
+        losses(model(tokens), tokens)[1].backward()
+        grad = model.layers[0].ffn_norm.weight.grad
+        assert (grad is not None and grad.abs().sum() > 0) == learns
+        assert model.mtp[0].project.weight.grad.abs().sum() > 0
+
+
+def test_normed_twice_is_one_more_norm():
+    right, wrong, tokens = spoilt(NormedTwice)
+    once, twice = right(tokens).hidden[1], wrong(tokens).hidden[1]
+    w, eps = right.mtp[0].final_norm.weight, right.config.norm_eps
+    assert_close(twice, once / (once.square().mean(-1, keepdim=True) + eps).sqrt() * w)
+    assert not torch.allclose(once, twice, atol=1e-2)
+
+
+def test_as_it_drafts_the_answer_is_not_handed():
+    right, wrong, tokens = spoilt(HandedTheAnswer)
+    assert torch.equal(studies.as_it_drafts(wrong)(tokens).mtp_logits[0], right(tokens).mtp_logits[0])
+
+
+# ---- bugs that write
+
+def test_a_stale_cache_changes_the_text_only_where_a_draft_was_rejected():
+    torch.manual_seed(3)
+    model = Transformer(odd_config(mtp_depth=1, init_std=0.3)).eval()
+    plain = decode(model, [[1, 2, 3]], max_new_tokens=30).tokens
+    with mock.patch("minimodels.generate.Cache", NotTakenBack):
+        assert decode(model, [[1, 2, 3]], max_new_tokens=30).tokens == plain
+        drafted = decode(model, [[1, 2, 3]], max_new_tokens=30, draft="mtp")
+    assert drafted.acceptance < 1 and drafted.tokens != plain
+    assert issubclass(NotTakenBack, Cache)
+
+
+def law_of(rule, p, q):
+    """What a rule writes, by adding up every draft, exactly. rule: how likely draft x stands, and the law of its replacement."""
+    total = [Fraction(0)] * len(p)
+    for x, drafted in enumerate(q):
+        stands, instead = rule(x)
+        total[x] += drafted * stands
+        for y, r in enumerate(instead):
+            total[y] += drafted * (1 - stands) * r
+    return total
+
+
+def test_the_rule_keeps_every_law_and_the_two_others_do_not():
+    rng = random.Random(0)
+    for _ in range(50):
+        p, q = ([Fraction(round(20 * x), 20) for x in law] for law in exercises._laws(rng))
+
+        def stands(x):
+            return min(Fraction(1), p[x] / q[x])
+
+        rest = [max(a - b, 0) for a, b in zip(p, q)]
+        assert law_of(lambda x: (stands(x), [r / sum(rest) for r in rest]), p, q) == p
+        assert law_of(lambda x: (stands(x), p), p, q) != p
+        if len(set(q)) > 1:    # where drafts come evenly, p alone happens to be right
+            assert law_of(lambda x: (p[x], p), p, q) != p
+        assert exercises.chance(p, q) == sum(b * stands(x) for x, b in enumerate(q))
+        assert exercises.replacement(p, q) == [r / sum(rest) for r in rest]
+
+
+def test_the_planted_samplings_have_the_laws_that_the_chapter_prints():
+    P, Q = torch.tensor([10, 6, 3, 1.0]) / 20, torch.tensor([2, 2, 2, 14.0]) / 20
+    n, wanted = 40_000, {"right": [0.5, 0.3, 0.15, 0.05], "likely enough": [0.485, 0.291, 0.1455, 0.0785],
+                         "not renormalised": [0.425, 0.295, 0.1975, 0.0825]}
+    for name, kind in {"right": Sampling, **SAMPLINGS}.items():
+        rule = kind(temperature=1.0, generator=torch.Generator().manual_seed(1))
+        draft, q = rule.draft(Q.log().expand(n, 4))
+        token, stood = rule.verify(P.log().expand(n, 2, 4), draft[:, None], [q])
+        share = torch.bincount(token[:, 0], minlength=4) / n
+        assert_close(share, torch.tensor(wanted[name]), atol=0.01, rtol=0)
+        # behind a draft that stood the pass writes from p again
+        second = torch.bincount(token[:, 1][torch.tensor(stood) == 1], minlength=4).double()
+        assert_close(second / second.sum(), P.double(), atol=0.02, rtol=0)
+        assert sum(stood) / n == pytest.approx({"likely enough": 0.13}.get(name, 0.35), abs=0.01)
+
+
+# ---- exercises by other routes
+
+def test_writing_with_any_drafts_is_writing_without():
+    rng = random.Random(1)
+    for _ in range(200):
+        text = [rng.randrange(3) for _ in range(12)]    # what the main model would write, whatever is drafted
+        got = []
+        while len(got) < len(text):
+            draft = [rng.randrange(3) for _ in range(min(3, len(text) - len(got) - 1))]
+            wanted, right = [], True
+            for k in range(len(draft) + 1):
+                wanted.append(text[len(got) + k] if right else rng.randrange(3))    # behind a wrong draft anything may stand
+                right = right and k < len(draft) and draft[k] == text[len(got) + k]
+            got += exercises.written(draft, wanted)
+        assert got == text
+
+
+def test_the_speed_up_is_that_of_drawing_passes():
+    rng, p, n, check, draft = random.Random(2), 0.7, 3, [10.0, 11.0, 12.0, 13.0], 2.0
+    tokens, N = 0, 100_000
+    for _ in range(N):
+        tokens += 1
+        for _ in range(n):
+            if rng.random() >= p:
+                break
+            tokens += 1
+    took = N * (check[n] + n * draft)
+    assert exercises.speed_up(p, n, check, draft) == pytest.approx(tokens * check[0] / took, rel=0.01)
+
+
+def test_repeats_by_brute_force():
+    rng = random.Random(3)
+    for _ in range(100):
+        tokens, n = [rng.randrange(3) for _ in range(14)], rng.choice([1, 2, 3, 4])
+        wanted = [i + 1 >= n and any(tokens[j - n + 1:j + 1] == tokens[i - n + 1:i + 1] for j in range(n - 1, i)) for i in range(14)]
+        assert exercises.repeats(tokens, n) == studies.is_repeated(tokens, n) == wanted
+
+
+# ---- studies
+
+def test_the_yardstick_alone_gets_the_flops_of_one_with_a_module():
+    each = [replace(studies.YARDSTICK, mtp_depth=depth) for depth in (0, 1)]
+    alone, both = (sum(cost.training_flops(c, seq_len=256, batch_size=8).values()) + cost.muon_flops(c) for c in each)
+    assert studies.AS_MUCH == round(600 * both / alone)
+
+
+def test_models_with_modules_are_trained_as_the_yardstick_alone_was():
+    alone = find("mla-quality")
+    plain = next(t for t in alone.trials if t.arm == "mha").settings()
+    for trial in find("mtp-quality").trials:
+        settings = trial.settings()
+        model, training = settings["model"], settings["training"]
+        if "module" in trial.arm:
+            assert training["steps"] == 600 and model["mtp_depth"] == (2 if "two" in trial.arm else 1)
+            assert training["mtp_weight"] == float(trial.arm.split()[-1])
+        assert {**model, "mtp_depth": 0, "n_kv_heads": 0} == {**plain["model"], "n_kv_heads": 0}
+        assert {**training, "steps": 600, "mtp_weight": 0.3} == {**plain["training"], "mtp_weight": 0.3}
+
+
+def test_checks_of_drafts_are_matched_with_the_tokens_in_their_place(monkeypatch):
+    torch.manual_seed(0)
+    model = Transformer(odd_config(mtp_depth=1, init_std=0.3, max_seq_len=64)).eval()
+    monkeypatch.setattr(studies, "NEW", 24)
+    prompts = torch.randint(1, V, (3, 6))
+    checks, texts = studies.write(model, prompts, temperature=0.0)
+    out = decode(model, prompts, max_new_tokens=24, draft="mtp")
+    assert [t[6:] for t in texts] == out.tokens
+    assert (len(checks), sum(stood for _, stood in checks)) == (out.n_drafted, out.n_accepted)
+
+
+# ---- what the text says
+
+def text():
+    path = lab.data_file("").parent / "chapters" / "09_mtp.py"
+    return " ".join(path.read_text("utf8").replace("\n# > ", " ").replace("\n#", " ").split())
+
+
+def test_the_drawing_of_two_laws_is_to_scale():
+    for name, unit in (("overlap", 22), ("overlap.narrow", 13)):
+        path = lab.data_file("").parent / "minimodels" / "drawings" / f"{name}.svg"
+        svg = "{http://www.w3.org/2000/svg}"
+        widths = {}
+        for rect in ElementTree.parse(path).getroot().iter(svg + "rect"):
+            if float(rect.get("height")) == 26:
+                widths.setdefault(float(rect.get("y")), []).append(float(rect.get("width")) / unit)
+        bars = [sum(widths[y]) for y in sorted(widths)]
+        assert bars[0::2] == [10, 6, 3, 1] and bars[1::2] == [2, 2, 2, 14]
+
+
+def test_the_numbers_of_the_example_are_what_its_laws_give():
+    p, q = [Fraction(n, 20) for n in (10, 6, 3, 1)], [Fraction(n, 20) for n in (2, 2, 2, 14)]
+    assert sum(map(min, p, q)) == Fraction(7, 20)
+    assert [a - b for a, b in zip(p, q)][:3] == [Fraction(n, 20) for n in (8, 4, 1)]
+    one, two = 0.0785 / 0.05, 0.0825 / 0.05
+    assert round(one, 1) == 1.6 and two == pytest.approx(5 / 3, abs=0.02)
+    assert "more than half as often again" in text() and "two thirds" in text()
+    # chi-square with three degrees of freedom: 16.27 is passed once in a thousand
+    x = 16.27
+    assert math.erfc(math.sqrt(x / 2)) + math.sqrt(2 * x / math.pi) * math.exp(-x / 2) == pytest.approx(0.001, abs=2e-5)
