@@ -109,7 +109,7 @@ show.drawing("eight",
              caption="Eight bits, read as E4M3; below, how E5M2 shares them out.")
 
 # %% [markdown]
-# With exponent 0 the hidden 1 is missing, and the power stays at $-6$. These are the *subnormal* numbers; they fill the gap
+# With exponent 0 the hidden 1 is missing, and the power stays at $-6$. These are the [subnormal numbers](../book/glossary.md#subnormal-number); they fill the gap
 # down to zero in even steps of $2^{-9}$. And all seven bits set means NaN, no number. Click on the bits. What is the largest
 # number, and how far is it to the one before? Then type 0.1 and change the format: where does its error go?
 
@@ -340,7 +340,7 @@ check.lost_below(lost_below)
 #
 # ### Smaller areas
 #
-# DeepSeek-V3 gives each scale a small area: for activations (what flows between layers) and their gradients a **tile**, 128
+# DeepSeek-V3 gives each scale a small area: for activations (what flows between layers) and their gradients a [tile](../book/glossary.md#tile), 128
 # neighbours in a row, that is 128 channels of one token; for weights a **block** of 128 × 128
 # ([DeepSeek-V3](../book/references.md#deepseek-v3), section 3.3.2). An outlier still ruins what stands beside it. But it stands
 # beside less. Such scales cost 4 bytes for 128: 3 percent.
@@ -435,7 +435,7 @@ show.table(rows, caption="24 layers of the trained yardstick.")
 # grown. (Why 14, and how it cuts, is not documented. A later paper of theirs says 13 bits of mantissa: [ISCA
 # 2025](../book/references.md#isca-2025), section 3.1. The two do not quite agree, and we do not settle it.)
 #
-# Their cure is called *promotion*. After every 128 products the partial sum leaves the tensor core, is multiplied with its
+# Their cure is called [promotion](../book/glossary.md#promotion). After every 128 products the partial sum leaves the tensor core, is multiplied with its
 # tile's scale there, which it needs anyway, and is added to a 32-bit number.
 
 # %% tags=["remove-input"]
@@ -472,8 +472,8 @@ show.show(show.lines({name: (lengths, errors) for name, errors in sums.items()},
           caption="A model of the accumulator (14 bits, cut towards zero), not the hardware. 144 sums a point.")
 
 # %% [markdown]
-# At 4,096 products our model is wrong by 3.7 percent; with one bit more it would be 1.6. V3 measured nearly 2 on the chip, between the
-# two. Its shape is what matters: the error grows with $K$, and promotion stops that.
+# At 4,096 products our model is wrong by 3.7 percent; with one bit more it would be 1.6. V3 measured nearly 2 on the chip,
+# between the two. The shape is what matters: the error grows with $K$, and promotion stops that.
 #
 # What are the sums in *our* training? In a forward pass $K$ is 128 or 320, the width of what goes in. In the gradient of a
 # weight it is the number of tokens, 2,048. Take a real one:
@@ -585,15 +585,15 @@ for name, got, want in (("y", layer(x), hand[0]), ("dx", x.grad, hand[1]),
 # %% [markdown]
 # ### What stays out
 #
-# These three products are nearly all of the work, and V3 leaves everything else alone: the embedding, which is a lookup; the
+# These three products are most of the work, and V3 leaves everything else alone: the embedding, which is a lookup; the
 # output head; the gates of the experts, where a near tie decides who works; norms; and softmax with the two products of
-# attention itself. And the memory of training stays long: the *master weights*, the copy that the optimizer moves, and the
+# attention itself. And the memory of training stays long: the [master weights](../book/glossary.md#master-weight), the copy that the optimizer moves, and the
 # gradients that are added up are FP32, Adam's two moments BF16 (sections 3.3.1 and 3.3.3).
 
 # %% tags=["remove-input"]
 show.drawing("eightmap", wide=True,
-             alt="From left to right: embedding in 16 bits; then, in each of 61 layers, norm in 32 bits, projections in 8, attention in 16, its output projection in 8, norm in 32, gate in 32, experts in 8; then norm in 32 bits and the head in 16.",
-             caption="What runs in eight bits in DeepSeek-V3 (ochre), and what does not. After section 3.3.1.")
+             alt="From left to right: the embedding; then, in each of 61 layers, norm, projections in 8 bits, attention, its output projection in 8 bits, norm, gate, experts in 8 bits; then norm and the head. All others have 16 or 32 bits.",
+             caption="What runs in eight bits in DeepSeek-V3 (ochre), and what does not. After section 3.3.1, which says \"BF16 or FP32\" for the rest.")
 
 # %% [markdown]
 # In our model, with experts and without:
@@ -662,10 +662,10 @@ show.show(show.bars({name: (100 * (g - exact).norm() / exact.norm()).item() for 
           caption="The trained yardstick, 2,048 tokens of a module of the standard library, and the 2,048 after them.")
 
 # %% [markdown]
-# This is why one digit can be enough. The error has both signs and is drawn anew at each step, so it does not push anywhere;
-# and training already lives with a noise ten times as large. It also says when eight bits would *not* be enough: where the
-# noise of the batch is small (V3's batches have up to 63 million tokens), or where an error always goes one way. Keep that
-# second case for the bugs.
+# This is why one digit can be enough. The error has both signs, and most of it is drawn anew at each step, so that it pushes
+# nowhere; and training already lives with a noise ten times as large. It also says when eight bits would *not* be enough: where
+# the noise of the batch is small (V3's batches grow to 63 million tokens, section 4.2), or where an error always goes one way.
+# Keep the second case for the bugs.
 #
 # ## Train with it
 #
