@@ -1,7 +1,9 @@
 """Chapter 09: its bugs spoil what they should and no more, its laws by other routes, its studies' settings, and what its text writes."""
 
+import json
 import math
 import random
+import statistics
 from dataclasses import replace
 from fractions import Fraction
 from unittest import mock
@@ -16,12 +18,13 @@ from minimodels import cost, lab
 from minimodels.attention import Cache
 from minimodels.bugs import plant
 from minimodels.bugs.mtp import BUGS, SAMPLINGS, Detached, HandedTheAnswer, NormedTwice, NotTakenBack
+from minimodels.config import ModelConfig
 from minimodels.exercises import mtp as exercises
 from minimodels.generate import decode
 from minimodels.model import Transformer
 from minimodels.mtp import losses
 from minimodels.sampling import Sampling
-from minimodels.studies import find
+from minimodels.studies import find, recorded
 from minimodels.studies import mtp as studies
 
 V = 53
@@ -239,3 +242,44 @@ def test_the_numbers_of_the_example_are_what_its_laws_give():
     # chi-square with three degrees of freedom: 16.27 is passed once in a thousand
     x = 16.27
     assert math.erfc(math.sqrt(x / 2)) + math.sqrt(2 * x / math.pi) * math.exp(-x / 2) == pytest.approx(0.001, abs=2e-5)
+
+
+def test_the_shares_that_the_text_names_are_those_of_the_record():
+    trials = recorded("mtp-acceptance")["trials"]
+
+    def percent(arm, key):
+        return round(100 * statistics.mean(t[key] for t in trials if t["arm"] == arm))
+
+    says = text()
+    given, own = percent("T=0", "forced"), percent("T=0", "free")
+    assert f"{own} percent, against {given}.**" in says
+    assert f"the two shares are {percent('T=1', 'free')} and {percent('T=1', 'forced')}" in says
+    assert f"{given} percent of the greedy drafts stand. On the model's own greedy text {own} percent do" in says
+    assert f"easy to guess: {percent('T=0', 'free_if_repeated')} percent" in says
+    assert f"the share is {percent('T=0', 'free_if_new')} percent" in says
+    assert 0.75 < statistics.mean(t["repeated"]["written"] for t in trials if t["arm"] == "T=0") < 0.85    # four of five
+    for arm, key, low, high in (("T=0", "forced", 67, 69), ("T=0", "free", 88, 92)):
+        values = [100 * t[key] for t in trials if t["arm"] == arm]
+        assert (round(min(values)), round(max(values))) == (low, high)
+    rest = [100 * t[key] for t in trials if t["arm"] != "T=0" for key in ("forced", "free")]
+    assert (math.floor(min(rest)), round(max(rest))) == (66, 75)
+
+
+def test_the_band_is_that_of_the_record():
+    values = [100 * t["free"] for t in recorded("mtp-acceptance")["trials"] if t["arm"] == "T=1"]
+    band = json.loads(lab.data_file("bands.json").read_text())["mtp"]["drafts that stand, sampled"]["tiers"]["cpu"]
+    mean, spread = statistics.mean(values), statistics.stdev(values)
+    assert band["n_runs"] == len(values) >= 5
+    assert [band["mean"], band["low"], band["high"]] == pytest.approx([mean, mean - 3 * spread, mean + 3 * spread], abs=5e-4)
+
+
+def test_what_the_text_counts_of_yardstick_and_v3():
+    v3 = ModelConfig.preset("deepseek_v3")
+    alone, both = (cost.flops_per_token(v3, seq_len=4096, mtp=has) for has in (False, True))
+    assert round(100 * (both / alone - 1)) == 4 and "its module adds four percent" in text()
+    flops = cost.training_flops(replace(studies.YARDSTICK, mtp_depth=1), seq_len=256, batch_size=8)
+    assert 0.6 < flops["head"] / flops["mtp"] < 0.7 and "Two thirds of it is the head" in text()
+    layer = (flops["attention"] + flops["scores"] + flops["dense"]) / 4
+    assert flops["head"] / layer == pytest.approx(2, abs=0.1) and "costs as much as two layers" in text()
+    assert 1.9 / 1.5 == pytest.approx(1.27, abs=0.005) and "may cost 27 percent of a pass" in text()
+    assert sum(0.7**k for k in range(1, 5)) == pytest.approx(1.77, abs=0.005)
