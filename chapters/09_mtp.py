@@ -819,10 +819,10 @@ show.show(show.lines(curves | {"1, made for nothing": free, "no drafts": (shares
           caption="Equation (9.6) with the times of this run.")
 
 # %% [markdown]
-# Look at the first line of the output. One draft takes more than a third of a pass, because our main model has only four blocks, and the
-# module is a fifth. So even a module that is always right, with one draft a pass, could not make this model twice as fast, nor
-# one and a half times. In V3 a draft is four percent of the multiplications of a pass. (V3 reports 1.8 times as many tokens a second, and its
-# drafts allow at most 1.9.) Now with the clock, in turns, and every text compared:
+# Look at the first line of the output. A draft is far from free, because our main model has only four blocks, and the module is
+# a fifth. So even a module that is always right, with one draft a pass, could not make this model twice as fast, nor one and a
+# half times. In V3 a draft is four percent of the multiplications of a pass. (V3 reports 1.8 times as many tokens a second,
+# where its drafts allow at most 1.9.) Now with the clock, in turns, and every text compared:
 
 # %% tags=["nbval-ignore-output"]
 from minimodels.studies.mtp import write_greedily
@@ -909,21 +909,22 @@ show.show(show.lines(curves, concept=dict.fromkeys(curves, "mtp"), x="place of t
           caption="This run: eight prompts of unseen text, 96 tokens after each, four drafts a pass. A draft counts as tried if those before it stood.")
 
 # %% [markdown]
-# They hardly fall. Where the first draft was easy the second is easy too; and the module's own state serves it almost as well as
-# the model's. Still each further draft costs its own hundred and more
-# operations, and it counts only if those before it stood: four drafts at
-# seven of ten give $0.7 + 0.49 + 0.34 + 0.24 = 1.77$ tokens more, for four times the price of the first $0.7$.
+# They hardly fall. Where the first draft was easy the second is easy too, and the module's own state serves it almost as well as
+# the model's. Still each further draft costs its own hundred and more operations, and it counts only if those before it stood:
+# four drafts at seven of ten give $0.7 + 0.49 + 0.34 + 0.24 = 1.77$ tokens more, for four times the price of the first $0.7$.
 #
 # <!-- figure pending: study mtp-quality, two modules -->
 #
 # ## Bugs that still train, and bugs that still write
 #
 # > **Bugs that still train.**
-# > - **Handed the answer.** The embedding is shifted by two, not by one: the module gets the token that it should predict. Its
-# >   loss falls to nothing, faster than you have ever seen. In writing nobody hands it the answer.
-# > - **Detached.** Somebody wanted to protect the main model and cut the gradient. The module learns to draft almost as well.
-# >   What it was meant to teach the model is gone, and no curve of its own shows it.
-# > - **Normed twice.** The module's last norm is applied again. The weights adapt; only a second implementation would notice.
+# > - **Handed the answer.** The embedding is shifted by two, not by one: the module gets the token that it should predict, and
+# >   has only to copy it. Be suspicious of a module whose loss is *below* the main model's. In writing nobody hands it the
+# >   answer.
+# > - **Detached.** Somebody wanted to protect the main model and cut the gradient. The module still learns to draft. What it
+# >   was meant to teach the model is gone, and no curve of its own shows it.
+# > - **Normed twice.** The module's last norm is applied again. A norm of a norm is nearly the same, so all seems well; only a
+# >   second implementation notices.
 # > - **Not renormalised.** A rejected draft is replaced from $p$. Every text looks fine, and the law is another.
 # > - **Not taken back.** A rejected draft's key and value stay in the cache. The next tokens attend to a word that is not
 # >   there.
@@ -955,11 +956,11 @@ print("the same text:", right.tokens == wrong.tokens)
 #
 # > **Does it pay here?** **A little when it writes, for one reader at a time.** In training it costs more than it shows.
 # >
-# > - **At equal tokens:** see the recorded runs above.
-# > - **At equal time:** a step takes a quarter to a third longer, because one module stands behind only four layers.
-# > - **To write:** (our machine, one thread) one draft a pass makes greedy text 1.1 to 1.4 times as fast, depending on how
-# >   much it repeats. For the 1.5 that we had hoped for, with nine of ten drafts standing, draft and second token together may
-# >   cost 27 percent of a pass. Here the draft alone costs more than a third.
+# > - **At equal FLOPs:** a step with a module costs half as many multiplications again, because it stands behind only four
+# >   layers and reads the head once more. So much more text could a model without it read.
+# > - **To write:** (on two virtual cores of an AMD EPYC) drafts make greedy text faster, and the runs above print by how much:
+# >   less than the passes promise. For the 1.5 that we had hoped for, with nine of ten drafts standing, draft and second token
+# >   together may cost 27 percent of a pass. Here the draft alone costs more.
 # > - **At DeepSeek's scale:** a draft costs about four percent of a pass, and a pass over two tokens hardly more than over one,
 # >   as long as fetching weights is what takes the time. Then $1 + a$ is nearly reached: 1.8 of 1.85 to 1.9.
 #
