@@ -3,7 +3,7 @@
 #   book:
 #     number: 8
 #     reading: 75 min
-#     cpu: 45 s, 0.9 GB
+#     cpu: 60 s, 1.1 GB
 #     needs: "[Experts](07_moe.ipynb): the gate, its affinities, and K experts a token"
 #   jupytext:
 #     formats: ipynb,py:percent
@@ -125,6 +125,8 @@ print("experts with less than a tenth of the mean:",
 # | `expert` | the chosen ones | | `(T, K)` |
 # | $b$, `bias` | what is added to $s$ to choose | | `(E,)` |
 # | $E$, $K$ | experts, and how many a token gets | 31 and 3; live 16 and 2 | |
+#
+# > **Margin.** The most possible: 7 for our live model, 9.33 for the recorded one, 31 for a layer of DeepSeek-V3.
 #
 # Even loads have MaxVio 0. If all tokens choose the same $K$ experts, each of these has $T$ tokens, $E/K$ times the mean: MaxVio
 # is $E/K - 1$, and no more is possible.
@@ -413,6 +415,9 @@ print(f"by sequence {sequence_loss(routing, 2):.2f}, "
       f"over the batch {batch_loss(routing):.2f}")
 
 # %% [markdown]
+# > **Margin.** V2 had three such losses, with weights 0.003 for experts, 0.05 for devices and 0.02 for what they send each other
+# > ([DeepSeek-V2](../book/references.md#deepseek-v2), section 2.2).
+#
 # Whatever the scope, this remedy has a price. To lower $P_i$ the gate's *weights* must move, and hidden states with them, for
 # every token, including those for which expert $i$ was right. The loss that you want and the loss that you added pull at the
 # same numbers.
@@ -424,6 +429,9 @@ print(f"by sequence {sequence_loss(routing, 2):.2f}, "
 # the mean? Its bias goes down by a small $\gamma$. Was it idler? Up by $\gamma$:
 #
 # $$ b_i \leftarrow b_i + \gamma \, \mathrm{sign}(\bar c - c_i) \tag{8.3}$$
+#
+# > **Margin.** Published in August 2024, four months before V3, by DeepSeek's own people
+# > ([Loss-free](../book/references.md#loss-free)).
 #
 # No gradient, no second loss, one number for each expert: what the head start calls for. Loads 8, 2, 1 and 1 with $\gamma =
 # 0.01$ give $-0.01, +0.01, +0.01, +0.01$. How *much* too busy an expert is does not count.
@@ -611,7 +619,8 @@ show.show(show.lines(over_time, concept={arm: "dense" if arm == "none" else "moe
 #
 # Back to the question of the two sequences: is it the same to be even over a batch and to be even within each sequence? Train the
 # live model twice more, with the loss over the batch and with the loss [on each
-# sequence](../book/glossary.md#sequence-wise-loss). Both have the weight 0.1, which was found to balance about as well as the bias.
+# sequence](../book/glossary.md#sequence-wise-loss). Both have the weight 0.1, which in so short a run
+# balances about as well as the bias.
 #
 # > **Before you read on.** Four models: nothing, the bias, the loss over the batch, the loss by sequence. In which will the
 # > number of an expert tell you *least* about whether its token was a keyword, a name or a comment?
@@ -655,13 +664,14 @@ show.table(rows, caption="Means of two layers. By chance alone a sequence "
                          f"would have {window_violation(even, T, E):.2f}.")
 
 # %% [markdown]
-# Over all text the three remedies are about equally even. Within a sequence they are not: the loss by sequence makes each stretch
-# of 127 tokens nearly as even as chance allows, and the other two leave it free. The last column shows what the freedom is
-# used for. An expert of the bias tells most about the kind of its token, an expert of the loss by sequence clearly less; the loss
-# over the batch lies between the two. So at our size, too, **scope decides how far experts may differ**, and the loss
-# itself takes something besides. Without balancing the experts tell little, for another reason: few of them work.
+# Over all text the three remedies are about equally even. Within a sequence they are not: the loss by sequence presses each
+# stretch of 127 tokens down to about 1.0, the other two leave it near 1.6 and 1.8. The last column shows what the freedom is used
+# for. An expert of the bias tells most about the kind of its token, an expert of the loss by sequence clearly less; the loss over
+# the batch lies between the two. So at our size, too, what is counted together decides how far experts differ; and a loss seems
+# to take something besides, whatever its scope. Without balancing the experts tell little for another reason: few of them work.
 #
-# This is one seed and 120 steps. And to differ is a means. Is a model better for it? V3's paper [says so](#What-the-papers-measured).
+# This is one seed and 120 steps. And to differ is a means. Is a model better for it? V3's paper [says
+# so](#What-the-papers-measured).
 # <!-- figure pending: study balance-quality -->
 
 # %% [markdown]
@@ -785,6 +795,9 @@ stay = (hand.unsqueeze(-1) == free.unsqueeze(1)).any(-1).float().mean()
 print(f"choices that the limit leaves as they were: {stay:.0%}")
 
 # %% [markdown]
+# > **Margin.** For each node and layer: 7,168 numbers, a byte each on the way there and two on the way back, 21.5 KB. V3 has 58
+# > layers with experts.
+#
 # Simulation and closed form agree, though the random gate of this cell is no trained one. The mean saving looks modest. What
 # changes is the worst case: no token goes to more than four nodes, and a step waits for the worst. What is that in bytes? V3
 # sends a token to its experts in FP8, one byte a number, and gets answers back in BF16, two (section 3.3.3). A node gets one
@@ -854,7 +867,7 @@ show.table(rows)
 #
 # Two of these are found by one comparison, a third by a symmetry. You write both.
 #
-# > **Exercise 8.8** (does it count what it sends? medium, 10 minutes). Write `counts_what_it_sends(layer, h)`. `layer(h)` returns
+# > **Exercise 8.8** (what it counts; medium, 10 minutes). Write `counts_what_it_sends(layer, h)`. `layer(h)` returns
 # > an output and a `routing`; `routing.expert` `(T, K)` says who got what, `routing.load` is what the balancer will hear.
 
 # %%
@@ -1020,7 +1033,7 @@ check.bias_only_chooses(bias_only_chooses)
 #
 # </details>
 #
-# > **Exercise 8.12** (a better controller? hard, 1 hour). The sign throws away how far an expert is off. Replace it with a step in
+# > **Exercise 8.12** (a better controller; hard, 1 hour). The sign throws away how far an expert is off. Replace it with a step in
 # > proportion, $\gamma (\bar c - c_i) / \bar c$, and compare on the frozen gate above: how many moves to a MaxVio below 0.1, and
 # > where does each end after 300, for several $\gamma$? Then think of a fresh batch at each move. Which of the two would you
 # > trust, and why might DeepSeek have kept the sign?
