@@ -250,6 +250,16 @@ def test_the_trained_model_has_no_outliers_that_e4m3_would_feel(page):
             assert 100 * statistics.mean(error) == pytest.approx(want, abs=0.1)
 
 
+def test_gradients_of_the_trained_model_need_a_scale_and_no_floor(page):
+    run, (tokens, _) = page
+    gradients = [layer["gradient"] for layer in studies.operands(run.model(), tokens).values()]
+    # without a scale, what is at most half of E4M3's smallest number becomes zero; tiles: 128 numbers of a row
+    vanish = statistics.mean((g.abs() <= 2**-10).float().mean().item() for g in gradients)
+    floored = statistics.mean((g.unflatten(1, (-1, 128)).abs().amax(2) < 1e-4).float().mean().item() for g in gradients)
+    assert vanish == pytest.approx(0.9997, abs=2e-4) and "99.97 percent" in text()
+    assert 0.5 < floored < 0.6 and "more than half of all tiles" in text()
+
+
 def test_eight_bits_move_a_gradient_less_than_another_page(page):
     run, (tokens, after) = page
 
