@@ -80,12 +80,16 @@ class Planted(Training):
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """A question, and the trials that answer it. is_timing: trials run one after another, because they measure time."""
+    """A question, and the trials that answer it. is_timing: trials run one after another, because they measure time.
+
+    is_planned: nobody has recorded the whole of it yet, so no chapter may read it.
+    """
 
     name: str
     question: str
     trials: tuple
     is_timing: bool = False
+    is_planned: bool = False
 
 
 def studies() -> dict[str, Study]:
