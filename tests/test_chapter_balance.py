@@ -196,6 +196,10 @@ def test_the_figures_of_the_biases_speeds():
     scores = [trial["bits_per_byte"] for trial in biases.values()]
     assert max(scores) - min(scores) == pytest.approx(0.012, abs=5e-4) and "within 0.012 bits per byte" in text()
     assert min(scores) < sweep["none"]["bits_per_byte"] < max(scores)
+    pressed = [sweep[f"sequence {weight}"] for weight in ("0.001", "0.01", "0.1")]
+    uneven, paid = ([f(trial) for trial in pressed] for f in (lambda t: max(t["max_violation"]), lambda t: t["bits_per_byte"]))
+    assert "MaxVio is {:.2f}, {:.2f} and {:.2f}".format(*uneven) in text() and sorted(uneven, reverse=True) == uneven
+    assert "the scores are {:.4f}, {:.4f} and {:.4f}".format(*paid) in text() and sorted(paid) == paid
     first = [next(step for step, *rest in trial["violation"] if max(rest) < 1.5) for trial in biases.values()]
     assert "below 1.5 at step {} of 600; with 0.003 at {}, with 0.01 at {}, with 0.03 at {}; and with 0.1 at {} again".format(*first) in text()
     assert round(8 * 256 * 3 / 31) == 198 and "expects 198 of its choices" in text()
