@@ -324,10 +324,10 @@ def moe_by_hand(layer, x):
 #
 # That is well for eight tokens and hopeless for two thousand: each little product reads an expert's matrices for a single row.
 # Turn the loops around. For each expert, collect its tokens, multiply them all at once, and add what comes out to the right rows.
-# This is the package's reference, word for word:
+# The package's reference, `dispatch_loop`, does the same:
 
 # %%
-def dispatch_loop(x, routing, experts):
+def loop_by_hand(x, routing, experts):
     """For each expert: gather its tokens, run it, add what it says."""
     y = torch.zeros_like(x)
     for e in range(len(routing.load)):
@@ -422,7 +422,7 @@ with torch.no_grad():
     gated, shared = layer.gate(x), layer.shared(x)
     answers = {"Hugging Face": caught["out"].flatten(0, 1)} | {
         name: shared + dispatch(x, gated, layer.experts)
-        for name, dispatch in {"a loop over experts": dispatch_loop,
+        for name, dispatch in {"a loop over experts": loop_by_hand,
                                "sorted by hand": dispatch_by_hand,
                                "sorted, package": dispatch_sorted}.items()}
     hand = moe_by_hand(layer, x)
@@ -443,7 +443,7 @@ with torch.no_grad():
     for T in COUNTS:
         x = torch.randn(T, 128)
         gated = wide.gate(x)
-        ways = {"loop": lambda: dispatch_loop(x, gated, wide.experts),
+        ways = {"loop": lambda: loop_by_hand(x, gated, wide.experts),
                 "sorted": lambda: dispatch_sorted(x, gated, wide.experts)}
         ms[T] = {name: statistics.median(times)
                  for name, times in interleaved(ways, rounds=5).items()}
