@@ -1193,5 +1193,5 @@ show.show(show.bars({name: 100 * share for name, share in steps.items()}, unit="
 #
 # </details>
 #
-# Onward: the latent makes the cache small. The next chapter is about the other half of the layer, and about how 633 billion
-# parameters can rest while a token passes.
+# > **Next: [A few experts out of many](07_moe.ipynb).** The latent makes the cache small. The other half of the layer is about to
+# > grow, and how 633 billion parameters can rest while a token passes is its subject.

@@ -23,6 +23,9 @@
 #
 # > *Own a large library. Open four books.*
 #
+# *This chapter is still being measured: runs over several seeds are being recorded, and where a finding rests on one seed the text
+# says so.*
+#
 # > **You will be able to**
 # > - cut a feed-forward network into experts, and say what each cut changes and what it leaves alone;
 # > - do a gate's arithmetic by hand, and send tokens to their experts in three ways that give one answer;

@@ -21,6 +21,9 @@
 #
 # > *The busiest expert sets the pace.*
 #
+# *This chapter is still being measured: runs over several seeds are being recorded, and where a finding rests on one seed the text
+# says so.*
+#
 # > **You will be able to**
 # > - say how uneven a load is, and what that costs in time on any number of devices;
 # > - watch a gate send nearly everything to the same few experts, and say why it does;

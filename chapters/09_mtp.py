@@ -23,6 +23,9 @@
 #
 # > *Guess. Then look whether you would have written it.*
 #
+# *This chapter is still being measured: runs over several seeds are being recorded, and where a finding rests on one seed the text
+# says so.*
+#
 # > **You will be able to**
 # > - say which token is predicted where, and find the shift that is off by one;
 # > - build the module that looks one token further, and prove it equal to two other implementations;

@@ -21,6 +21,9 @@
 #
 # > *Multiply with one digit. Add with seven.*
 #
+# *This chapter is still being measured: runs over several seeds are being recorded, and where a finding rests on one seed the text
+# says so.*
+#
 # > **You will be able to**
 # > - read any floating-point number bit by bit, and say how many decimal digits it has;
 # > - round to eight bits by hand, exactly as the hardware's cast does, and prove it;

@@ -157,19 +157,19 @@ def specialisation(label: Tensor, expert: Tensor, n_experts: int, n_shifts: int 
 STUDIES = [
     Study(name="balance-sweep", question="How balanced are the experts, and at which loss, by method and strength?",
           trials=tuple(Balanced(arm=arm, seed=0, model=MODEL, training=replace(BALANCED, seed=0, **changes)) for arm, changes in SWEEP.items())),
-    Study(name="balance-quality", question="Equally balanced by a bias, by a loss on sequences and by a loss on batches: which model predicts best?",
+    Study(name="balance-quality", is_planned=True, question="Equally balanced by a bias, by a loss on sequences and by a loss on batches: which model predicts best?",
           trials=tuple(Specialised(arm=arm, seed=seed, model=MODEL, training=replace(BALANCED, seed=seed, **SWEEP[arm]))
                        for seed in SEEDS for arm in CHOSEN)),
-    Study(name="balance-bugs", question="Does a planted bug in the balancing show in the loss?",
+    Study(name="balance-bugs", is_planned=True, question="Does a planted bug in the balancing show in the loss?",
           trials=tuple(Misbalanced(arm=bug or "right", seed=seed, bug=bug, model=MODEL, training=replace(BALANCED, steps=200, eval_every=50, seed=seed))
                        for seed in SEEDS[:3] for bug in (None, *BUGS))),
     Study(name="balance-live", question="Where does the chapter's short run end, over seeds?",
           trials=tuple(Balanced(arm=balance, seed=seed, model=LIVE_MODEL, training=replace(LIVE, balance=balance, seed=seed), max_bytes=LIVE_BYTES)
                        for seed in range(1, 7) for balance in ("none", "bias"))),
-    Study(name="balance-collapse", question="Without any balancing: where do experts fall idle?",
+    Study(name="balance-collapse", is_planned=True, question="Without any balancing: where do experts fall idle?",
           trials=tuple(Balanced(arm=arm, seed=seed, model=model, training=replace(BALANCED, balance="none", seed=seed, **changes))
                        for seed in SEEDS[:2] for arm, (model, changes) in COLLAPSE.items())),
-    Study(name="balance-groups", question="What does it cost to choose among few groups of experts? The model without a limit is moe-quality's fine.",
+    Study(name="balance-groups", is_planned=True, question="What does it cost to choose among few groups of experts? The model without a limit is moe-quality's fine.",
           trials=tuple(Balanced(arm=f"{groups} of 8 groups", seed=seed, model=model, training=replace(BALANCED, muon_lr=LIMITED_RATE, seed=seed))
                        for seed in SEEDS[:3] for groups, model in LIMITED.items())),
 ]

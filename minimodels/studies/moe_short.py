@@ -63,11 +63,11 @@ STUDIES = [
     Study(name="moe-live", question="Where does the chapter's short run end, over seeds? The dense model's runs are mla-live's mha.",
           trials=tuple(Training(arm="fine", seed=seed, model=MODELS["fine"], training=replace(LIVE, seed=seed), max_bytes=LIVE_BYTES)
                        for seed in range(1, 7))),
-    Study(name="moe-bugs", question="Does a planted bug in the gate show in the loss?",
+    Study(name="moe-bugs", is_planned=True, question="Does a planted bug in the gate show in the loss?",
           trials=tuple(Misrouted(arm=bug or "right", seed=seed, bug=bug, model=MODELS["fine"],
                                  training=replace(RECIPE, muon_lr=BEST_RATE["fine"], steps=200, eval_every=50, seed=seed))
                        for seed in (1, 2, 3) for bug in (None, *BUGS))),
-    Study(name="moe-hash", question="What is a learnt choice worth? The rivals are moe-live's fine and moe-quality's.",
+    Study(name="moe-hash", is_planned=True, question="What is a learnt choice worth? The rivals are moe-live's fine and moe-quality's.",
           trials=(*(WithoutChoice(arm="60 steps", seed=seed, model=MODELS["fine"], training=replace(LIVE, seed=seed), max_bytes=LIVE_BYTES)
                     for seed in (1, 2, 3)),
                   *(WithoutChoice(arm="600 steps", seed=seed, model=MODELS["fine"], training=replace(RECIPE, muon_lr=BEST_RATE["fine"], seed=seed))

@@ -237,22 +237,22 @@ def with_modules(arm: str, seed: int, depth: int = 1, bug: str | None = None, mo
 
 
 STUDIES = [
-    Study(name="mtp-quality", question="At equal tokens, does a second prediction make the main model better?",
+    Study(name="mtp-quality", is_planned=True, question="At equal tokens, does a second prediction make the main model better?",
           trials=(*(with_modules("one module, weight 0.3", seed) for seed in SEEDS),
                   *(with_modules(arm, seed, depth, mtp_weight=weight) for seed in SEEDS[:3]
                     for arm, depth, weight in (("one module, weight 0.1", 1, 0.1), ("two modules, weight 0.3", 2, 0.3))),
                   *(Training(arm="none, same FLOPs", seed=seed, model=YARDSTICK, training=replace(RECIPE, steps=AS_MUCH, seed=seed))
                     for seed in SEEDS[:3]))),
-    Study(name="mtp-rates", question="Which learning rate suits the yardstick with one module?",
+    Study(name="mtp-rates", is_planned=True, question="Which learning rate suits the yardstick with one module?",
           trials=tuple(with_modules(f"{rate:g}", 0, muon_lr=rate) for rate in RATES)),
-    Study(name="mtp-bugs", question="Does a planted bug of the module show in the losses, or in the drafts?",
+    Study(name="mtp-bugs", is_planned=True, question="Does a planted bug of the module show in the losses, or in the drafts?",
           trials=tuple(with_modules(bug or "right", seed, bug=bug, steps=160, eval_every=40) for bug in (None, *BUGS) for seed in SEEDS[:3])),
     Study(name="mtp-acceptance", question="How many drafts stand, on given text and on the model's own?",
           trials=tuple(Acceptance(arm=f"T={t:g}", seed=seed, temperature=t) for t in TEMPERATURES for seed in range(6))),
-    Study(name="mtp-step", question="How long does a training step take with no, one and two modules?", is_timing=True,
+    Study(name="mtp-step", is_planned=True, question="How long does a training step take with no, one and two modules?", is_timing=True,
           trials=tuple(StepTime(arm="yardstick", seed=seed) for seed in range(3))),
-    Study(name="mtp-pass", question="What does a pass over several tokens cost, and what a draft?", is_timing=True,
+    Study(name="mtp-pass", is_planned=True, question="What does a pass over several tokens cost, and what a draft?", is_timing=True,
           trials=tuple(PassTime(arm=f"B={B}", seed=seed, batch_size=B) for seed in range(3) for B in BATCHES)),
-    Study(name="mtp-decoding", question="How much faster is greedy text with drafts, by batch?", is_timing=True,
+    Study(name="mtp-decoding", is_planned=True, question="How much faster is greedy text with drafts, by batch?", is_timing=True,
           trials=tuple(Decoding(arm=f"B={B}", seed=seed, batch_size=B) for seed in range(3) for B in BATCHES)),
 ]
