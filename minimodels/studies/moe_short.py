@@ -63,7 +63,7 @@ STUDIES = [
     Study(name="moe-live", question="Where does the chapter's short run end, over seeds? The dense model's runs are mla-live's mha.",
           trials=tuple(Training(arm="fine", seed=seed, model=MODELS["fine"], training=replace(LIVE, seed=seed), max_bytes=LIVE_BYTES)
                        for seed in range(1, 7))),
-    Study(name="moe-bugs", is_planned=True, question="Does a planted bug in the gate show in the loss?",
+    Study(name="moe-bugs", question="Does a planted bug in the gate show in the loss?",
           trials=tuple(Misrouted(arm=bug or "right", seed=seed, bug=bug, model=MODELS["fine"],
                                  training=replace(RECIPE, muon_lr=BEST_RATE["fine"], steps=200, eval_every=50, seed=seed))
                        for seed in (1, 2, 3) for bug in (None, *BUGS))),
