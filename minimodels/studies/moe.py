@@ -89,10 +89,10 @@ STUDIES = [
     Study(name="moe-rates", question="Which learning rate suits each way to split? The dense model's rates are those of mla-rates.",
           trials=tuple(Training(arm=f"{name} {rate:g}", seed=0, model=config, training=replace(RECIPE, muon_lr=rate, seed=0))
                        for name, config in MODELS.items() if name != "dense" for rate in RATES)),
-    Study(name="moe-quality", is_planned=True, question="At equal work for a token, which split predicts unseen text best? The dense model's runs are mla-quality's mha.",
+    Study(name="moe-quality", question="At equal work for a token, which split predicts unseen text best? The dense model's runs are mla-quality's mha.",
           trials=tuple(Split(arm=name, seed=seed, model=MODELS[name], training=replace(RECIPE, muon_lr=BEST_RATE[name], seed=seed))
                        for seed in SEEDS for name in BEST_RATE)),
-    Study(name="moe-seconds", is_planned=True, question="How well does the dense model do with as many seconds as the experts take?",
+    Study(name="moe-seconds", question="How well does the dense model do with as many seconds as the experts take?",
           trials=tuple(Training(arm="dense", seed=seed, model=YARDSTICK, training=replace(SECONDS, seed=seed)) for seed in SEEDS[:3])),
     Study(name="moe-wide", is_planned=True, question="What would the experts' parameters be worth if all of them worked on every token?",
           trials=tuple(Training(arm="dense, 8 times as wide", seed=seed, model=WIDE, training=replace(RECIPE, eval_every=0, seed=seed)) for seed in SEEDS[:3])),
