@@ -67,7 +67,7 @@ STUDIES = [
           trials=tuple(Misrouted(arm=bug or "right", seed=seed, bug=bug, model=MODELS["fine"],
                                  training=replace(RECIPE, muon_lr=BEST_RATE["fine"], steps=200, eval_every=50, seed=seed))
                        for seed in (1, 2, 3) for bug in (None, *BUGS))),
-    Study(name="moe-hash", is_planned=True, question="What is a learnt choice worth? The rivals are moe-live's fine and moe-quality's.",
+    Study(name="moe-hash", question="What is a learnt choice worth? The rivals are moe-live's fine and moe-quality's.",
           trials=(*(WithoutChoice(arm="60 steps", seed=seed, model=MODELS["fine"], training=replace(LIVE, seed=seed), max_bytes=LIVE_BYTES)
                     for seed in (1, 2, 3)),
                   *(WithoutChoice(arm="600 steps", seed=seed, model=MODELS["fine"], training=replace(RECIPE, muon_lr=BEST_RATE["fine"], seed=seed))

@@ -243,7 +243,7 @@ STUDIES = [
                     for arm, depth, weight in (("one module, weight 0.1", 1, 0.1), ("two modules, weight 0.3", 2, 0.3))),
                   *(Training(arm="none, same FLOPs", seed=seed, model=YARDSTICK, training=replace(RECIPE, steps=AS_MUCH, seed=seed))
                     for seed in SEEDS[:3]))),
-    Study(name="mtp-rates", is_planned=True, question="Which learning rate suits the yardstick with one module?",
+    Study(name="mtp-rates", question="Which learning rate suits the yardstick with one module?",
           trials=tuple(with_modules(f"{rate:g}", 0, muon_lr=rate) for rate in RATES)),
     Study(name="mtp-bugs", is_planned=True, question="Does a planted bug of the module show in the losses, or in the drafts?",
           trials=tuple(with_modules(bug or "right", seed, bug=bug, steps=160, eval_every=40) for bug in (None, *BUGS) for seed in SEEDS[:3])),
