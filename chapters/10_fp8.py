@@ -957,8 +957,8 @@ check.small_steps_add_up(small_steps_add_up)
 # > - **In memory:** a tenth of what training holds, because little of it belongs to the linear layers' inputs.
 # > - **In scales:** with the tensors of our trained model, one scale for a tensor loses 2.7 percent and tiles 2.3 to 2.6.
 # >   Nothing in them needs tiles.
-# > - **At DeepSeek's scale:** the products run up to twice as fast, activations take half the room and half the time on the
-# >   wire. That the loss stays within 0.25 percent is DeepSeek's measurement, on models more than 10,000 times as
+# > - **At DeepSeek's scale:** the products run up to twice as fast, activations take half the room, and the
+# >   way to the experts and back carries a quarter less (exercise 10.10). That the loss stays within 0.25 percent is DeepSeek's measurement, on models more than 10,000 times as
 # >   large.
 #
 # ## The claims again
@@ -988,7 +988,7 @@ ledger.show("C38", "C39", "C40", "C41", "C42", "C43", "C44", "C45", form="rows")
 # >    the batch they are small.
 # > 4. Master weights, gradients, moments, gates, norms and attention's scores stay at 16 or 32 bits. FP8 training is mixed
 # >    precision.
-# > 5. Of V3's 18 bytes a parameter 13 are left, and one byte of the five is FP8's. In our training FP8 saves a tenth of the
+# > 5. Of the 18 bytes a parameter of BF16 training V3 keeps 13, and one byte of the five saved is FP8's. In our training FP8 saves a tenth of the
 # >    memory.
 #
 # ## Longer problems
