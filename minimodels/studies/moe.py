@@ -38,8 +38,6 @@ RATES = (0.005, 0.01, 0.02, 0.04)              # Muon's peak rates that are trie
 SEEDS = (1, 2, 3, 4, 5)
 
 SECONDS = replace(RECIPE, steps=1000, eval_every=0)          # dense steps in the time of 600 with experts: 1.6 to 1.7 times as many
-WIDE = replace(YARDSTICK, d_ff=TIMES * WIDTH)                # all experts' hidden numbers, and all of them work on every token
-LONGER = replace(RECIPE, steps=1800, eval_every=600)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,9 +92,7 @@ STUDIES = [
                        for seed in SEEDS for name in BEST_RATE)),
     Study(name="moe-seconds", question="How well does the dense model do with as many seconds as the experts take?",
           trials=tuple(Training(arm="dense", seed=seed, model=YARDSTICK, training=replace(SECONDS, seed=seed)) for seed in SEEDS[:3])),
-    Study(name="moe-wide", is_planned=True, question="What would the experts' parameters be worth if all of them worked on every token?",
-          trials=tuple(Training(arm="dense, 8 times as wide", seed=seed, model=WIDE, training=replace(RECIPE, eval_every=0, seed=seed)) for seed in SEEDS[:3])),
-    Study(name="moe-longer", is_planned=True, question="Does the gain of the experts grow with more text?",
-          trials=tuple(Split(arm=name, seed=seed, model=MODELS[name], training=replace(LONGER, muon_lr=BEST_RATE.get(name, RECIPE.muon_lr), seed=seed))
-                       for seed in SEEDS[:3] for name in ("dense", "fine"))),
+    Study(name="moe-longer", is_planned=True, question="With more text: does the gain of the experts grow? The dense model's runs are moe-seconds.",
+          trials=tuple(Split(arm="fine + shared", seed=seed, model=MODELS["fine + shared"],
+                             training=replace(SECONDS, muon_lr=BEST_RATE["fine + shared"], seed=seed)) for seed in SEEDS[:3])),
 ]

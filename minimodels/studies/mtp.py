@@ -27,7 +27,7 @@ from minimodels.train import Trainer
 YARDSTICK = ModelConfig.preset("yardstick")
 RECIPE = replace(TrainConfig.preset("yardstick"), eval_every=300)
 SEEDS = (1, 2, 3, 4, 5)
-RATES = (0.005, 0.01, 0.02)                      # peak rates of Muon that are tried with a module; 0.01 was best without (mla-rates)
+RATES = (0.005, 0.01, 0.02, 0.04)                # peak rates of Muon that are tried with a module; 0.01 was best without (mla-rates)
 AS_MUCH = 894                                    # steps without a module that take the FLOPs of 600 with one; a test counts them
 
 CHECKPOINT = "checkpoints/cpu-long"
