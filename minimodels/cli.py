@@ -1,4 +1,4 @@
-"""The command line: train, generate, evaluate, export, study, doctor. Its flags are the fields of the two configurations."""
+"""The command line: train, generate, evaluate, export, study, ladder, doctor. Its flags are the fields of the two configurations."""
 
 import argparse
 import difflib
@@ -9,9 +9,10 @@ import typing
 
 import torch.distributed as dist
 
-from minimodels.commands import run_doctor, run_evaluate, run_export, run_generate, run_study, run_train
+from minimodels.commands import run_doctor, run_evaluate, run_export, run_generate, run_ladder, run_study, run_train
 from minimodels.config import PRESETS, ModelConfig, TrainConfig
 from minimodels.devices import is_out_of_memory
+from minimodels.ladder import FULL
 
 
 class Parser(argparse.ArgumentParser):
@@ -96,12 +97,22 @@ def parser() -> Parser:
     sub = commands.add_parser("study", help="run what is missing of a recorded experiment; without a name, list them")
     sub.set_defaults(command=run_study)
     sub.add_argument("name", nargs="?", help="such as mla-quality")
-    sub.add_argument("--out", help="folder of the recorded runs (default: the repository's data/runs)")
-    sub.add_argument("--jobs", type=int, default=2, help="trials side by side, one thread each (default 2)")
+    add_recording(sub)
+
+    sub = commands.add_parser("ladder", help="measure what each technique changes on a tier, as far as it is not recorded, and print the table")
+    sub.set_defaults(command=run_ladder)
+    sub.add_argument("--tier", choices=FULL, default="cpu", help="default cpu, which comes recorded; the others take hours on a GPU of the tier")
+    add_recording(sub)
 
     sub = commands.add_parser("doctor", help="what this machine can run, and which tier it is")
     sub.set_defaults(command=run_doctor)
     return root
+
+
+def add_recording(sub: Parser):
+    """The flags of a command that records trials."""
+    sub.add_argument("--out", help="folder of the recorded runs (default: the repository's data/runs)")
+    sub.add_argument("--jobs", type=int, default=2, help="trials side by side, one thread each (default 2)")
 
 
 def add_fields(group, config_class: type):

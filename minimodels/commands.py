@@ -21,6 +21,7 @@ from minimodels.download import file_sha256
 from minimodels.evaluate import Evaluation, evaluate
 from minimodels.generate import decode
 from minimodels.model import Transformer
+from minimodels.studies import together
 from minimodels.train import check_share, train
 
 
@@ -232,11 +233,32 @@ def run_study(options):
         for study in studies.studies().values():
             print(f"{study.name:14} {len(study.trials):3} trials  {study.question}")
         return
-    study = studies.find(options.name)
-    path = (Path(options.out) if options.out else lab.data_file("runs")) / f"{study.name}.json"
+    record(studies.find(options.name), options)
+
+
+def record(study: studies.Study, options):
+    """Run the trials that the study's file lacks, and say each result."""
+    path = folder_of(options) / f"{study.name}.json"
     for trial in studies.run_study(study, path, jobs=options.jobs):
         print(", ".join(f"{name} {value}" for name, value in trial.items() if isinstance(value, (int, float)) or name == "arm"), flush=True)
     say(f"{path} holds all {len(study.trials)} trials")
+
+
+def folder_of(options) -> Path:
+    """Where studies are recorded: --out, or the repository's own folder."""
+    return Path(options.out) if options.out else lab.data_file("runs")
+
+
+def run_ladder(options):
+    """Record what a tier's ladder lacks, and print its table: a column a rung, a line a figure."""
+    if options.tier != "cpu" and not torch.cuda.is_available():
+        raise ValueError(f"--tier {options.tier} needs an NVIDIA GPU, and torch finds none; --tier cpu comes recorded")
+    for study in together.ladder_studies(options.tier):
+        record(study, options)
+    rows = together.rows(together.measured(options.tier, folder_of(options)))
+    width = 2 + max(len(value) for row in rows for value in row.values())
+    for name in rows[0]:
+        print(f"{name:18}" + "".join(f"{row[name]:>{width}}" for row in rows))
 
 
 def run_doctor(options):

@@ -106,12 +106,12 @@ def find(name: str) -> Study:
     return known[name]
 
 
-def recorded(name: str) -> dict:
-    """What data/runs/NAME.json holds: name, question, arms {arm: settings} and trials, a dictionary each.
+def recorded(name: str, folder: Path | None = None) -> dict:
+    """What NAME.json of the folder (data/runs) holds: name, question, arms {arm: settings} and trials, a dictionary each.
 
     Raises FileNotFoundError with the command that makes the file.
     """
-    path = lab.data_file(f"runs/{name}.json")
+    path = (folder or lab.data_file("runs")) / f"{name}.json"
     if not path.exists():
         raise FileNotFoundError(f"{path} must exist; make it with: minimodels study {name}")
     return json.loads(path.read_text("utf8"))

@@ -53,11 +53,11 @@ def dense_twin(sparse: ModelConfig) -> ModelConfig:
     return replace(dense, d_ff=dense.d_ff + round((sparse.n_params - dense.n_params) / per_unit))
 
 
-def whole_step(config: ModelConfig, training: TrainConfig = TRAINING) -> Callable[[], object]:
+def whole_step(config: ModelConfig, training: TrainConfig = TRAINING, device: str | torch.device = "cpu") -> Callable[[], object]:
     """A function that trains a new model for one step, on random tokens."""
     tokens = np.random.default_rng(0).integers(0, config.vocab_size, 100_000).astype(np.uint16)
     batches = Batches(tokens, batch_size=training.batch_size, seq_len=training.seq_len, seed=0)
-    trainer = Trainer(Transformer(config), batches, training)
+    trainer = Trainer(Transformer(config).to(device), batches, training)
     return lambda: trainer.step(training.steps // 2)
 
 
