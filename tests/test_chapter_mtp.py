@@ -189,7 +189,12 @@ def test_the_yardstick_alone_gets_the_flops_of_one_with_a_module():
     assert studies.AS_MUCH == round(600 * both / alone)
 
 
-def test_models_with_modules_are_trained_as_the_yardstick_alone_was():
+def test_the_rate_with_a_module_is_the_best_that_was_tried():
+    score = {float(t["arm"]): t["bits_per_byte"] for t in recorded("mtp-rates")["trials"]}
+    assert set(score) == set(studies.RATES) and studies.BEST_RATE == min(score, key=score.get)
+
+
+def test_models_with_modules_are_trained_as_the_yardstick_alone_was_but_for_the_rate():
     alone = find("mla-quality")
     plain = next(t for t in alone.trials if t.arm == "mha").settings()
     for trial in find("mtp-quality").trials:
@@ -199,7 +204,9 @@ def test_models_with_modules_are_trained_as_the_yardstick_alone_was():
             assert training["steps"] == 600 and model["mtp_depth"] == (2 if "two" in trial.arm else 1)
             assert training["mtp_weight"] == float(trial.arm.split()[-1])
         assert {**model, "mtp_depth": 0, "n_kv_heads": 0} == {**plain["model"], "n_kv_heads": 0}
-        assert {**training, "steps": 600, "mtp_weight": 0.3} == {**plain["training"], "mtp_weight": 0.3}
+        assert training["muon_lr"] == (studies.BEST_RATE if "module" in trial.arm else 0.01)
+        same = {"steps": 600, "mtp_weight": 0.3, "muon_lr": 0.01}
+        assert {**training, **same} == {**plain["training"], **same}
 
 
 def test_checks_of_drafts_are_matched_with_the_tokens_in_their_place(monkeypatch):

@@ -28,6 +28,7 @@ YARDSTICK = ModelConfig.preset("yardstick")
 RECIPE = replace(TrainConfig.preset("yardstick"), eval_every=300)
 SEEDS = (1, 2, 3, 4, 5)
 RATES = (0.005, 0.01, 0.02, 0.04)                # peak rates of Muon that are tried with a module; 0.01 was best without (mla-rates)
+BEST_RATE = 0.02                                 # of them, in mtp-rates; a test compares
 AS_MUCH = 894                                    # steps without a module that take the FLOPs of 600 with one; a test counts them
 
 CHECKPOINT = "checkpoints/cpu-long"
@@ -233,7 +234,8 @@ def parts_of_a_pass(model: Transformer, batch_size: int = 1, lengths=(1, 2, 3, 4
 # ---- studies
 
 def with_modules(arm: str, seed: int, depth: int = 1, bug: str | None = None, model: ModelConfig = YARDSTICK, **changes) -> Drafting:
-    return Drafting(arm=arm, seed=seed, bug=bug, model=replace(model, mtp_depth=depth), training=replace(RECIPE, seed=seed, **changes))
+    recipe = replace(RECIPE, **{"muon_lr": BEST_RATE, "seed": seed} | changes)
+    return Drafting(arm=arm, seed=seed, bug=bug, model=replace(model, mtp_depth=depth), training=recipe)
 
 
 STUDIES = [
