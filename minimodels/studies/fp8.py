@@ -199,7 +199,7 @@ FINE_RECIPE = replace(EXPERTS, muon_lr=BEST_RATE["fine + shared"])
 STUDIES = [
     Study(name="fp8-live", question="Where does the chapter's short run end, over seeds?",
           trials=tuple(replace(trial, max_bytes=LIVE_BYTES) for trial in eights(["V3's"], (1, 2, 3, 4, 5, 6), LIVE))),
-    Study(name="fp8-quality", is_planned=True, question="What does V3's recipe cost beside bf16? bf16's seeds 1 to 3 are those of train-formats.",
+    Study(name="fp8-quality", question="What does V3's recipe cost beside bf16? bf16's seeds 1 to 3 are those of train-formats.",
           trials=sixteens(SEEDS[3:]) + eights(["V3's"], SEEDS)),
     Study(name="fp8-bugs", is_planned=True, question="Does a planted bug show in the loss?",
           trials=tuple(Spoilt(arm=bug or "right", seed=seed, bug=bug, model=YARDSTICK, training=replace(SHORT, seed=seed))
