@@ -18,7 +18,7 @@ def update_bias(gate: Gate, load: Tensor, rate: float):
 
 
 def max_violation(load: Tensor) -> float:
-    """MaxVio = (largest load - mean load) / mean load: 0 if all are equal; at most E / K - 1, when all tokens choose the same K.
+    """MaxVio = (largest load - mean load) / mean load: 0 if all are equal; at most E / K - 1, if all tokens choose one expert.
 
     load: (E,). Source: Wang et al. (2024), section 4.1. Raises ValueError if no token was routed.
     """
@@ -29,7 +29,7 @@ def max_violation(load: Tensor) -> float:
 
 
 def sequence_loss(routing: Routing, n_sequences: int) -> Tensor:
-    """Mean over sequences of sum_i f_i P_i: 1 when balanced, up to E / K when one set of experts takes all. Scalar.
+    """Mean over sequences of sum_i f_i P_i: 1 when balanced, up to E / K when one set of K experts takes all. Scalar.
 
     f_i: share of the sequence's tokens that would choose expert i by score alone, times E / K; no gradient.
     P_i: mean of the normalised score of expert i. The caller multiplies by alpha (1e-4 in V3).

@@ -2,6 +2,8 @@
 
 import math
 import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
@@ -15,6 +17,16 @@ from minimodels.moe import Gate, MoE
 
 def _generator(rng):
     return torch.Generator().manual_seed(rng.randrange(2**31))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched(Exercise):
+    """An exercise that looks at more than what an answer returns: watch(function, *inputs) gives that, or words for what went wrong."""
+
+    watch: Callable
+
+    def _run(self, function, seed, i):
+        return super()._run(lambda *inputs: self.watch(function, *inputs), seed, i)
 
 
 # ---- 8.1
@@ -76,6 +88,10 @@ def _share_of_the_slowest(load, n_devices):
     return slowdown(load, n_devices) / n_devices
 
 
+def _violation_of_devices(load, n_devices):
+    return slowdown(load, n_devices) - 1
+
+
 def _over_the_fastest(load, n_devices):
     per_device = len(load) // n_devices
     work = [sum(load[i * per_device:(i + 1) * per_device]) for i in range(n_devices)]
@@ -97,8 +113,31 @@ def balance_loss(score, expert):
 
 def _loss_inputs(rng):
     T, E, K = 7, 5, 2
-    score = torch.rand(T, E, generator=_generator(rng)) * torch.linspace(0.2, 1, E)
+    slope = torch.linspace(0.2, 1, E)
+    score = torch.rand(T, E, generator=_generator(rng)) * (slope if rng.random() < 0.5 else slope.flip(0))
+    if rng.random() < 0.5:
+        score[:, -1] /= 1000                   # an idle last expert, which bincount forgets without minlength
     return score, score.topk(K, dim=-1).indices
+
+
+def _with_gradient(function, score, expert):
+    """What function returns, or words where no gradient reaches the affinities."""
+    value = function(score.requires_grad_(), expert)
+    return value if value is None or value is ... or getattr(value, "requires_grad", False) else "a number without a gradient"
+
+
+def _detached(score, expert):
+    return balance_loss(score.detach(), expert)
+
+
+def _divided_late(score, expert):
+    f = torch.bincount(expert.flatten(), minlength=score.shape[1]) * score.shape[1] / expert.numel()
+    return (f * score.mean(0)).sum() / score.mean(0).sum()
+
+
+def _softmax(score, expert):
+    f = torch.bincount(expert.flatten(), minlength=score.shape[1]) * score.shape[1] / expert.numel()
+    return (f * score.softmax(-1).mean(0)).sum()
 
 
 def _not_normalised(score, expert):
@@ -133,7 +172,7 @@ def loss_by_sequence(score, expert, n_sequences):
 
 
 def _sequence_inputs(rng):
-    n_sequences, T, E = rng.choice([2, 3]), 4, 5
+    n_sequences, T, E = rng.choice([2, 3]), rng.choice([4, 6]), 5
     score = torch.rand(n_sequences * T, E, generator=_generator(rng)) ** 3
     return score, score.topk(2, dim=-1).indices, n_sequences
 
@@ -144,6 +183,11 @@ def _whole_batch(score, expert, n_sequences):
 
 def _sum_of_sequences(score, expert, n_sequences):
     return loss_by_sequence(score, expert, n_sequences) * n_sequences
+
+
+def _parts_of_n(score, expert, n_sequences):
+    pairs = list(zip(score.split(n_sequences), expert.split(n_sequences)))
+    return sum(balance_loss(s, e) for s, e in pairs) / len(pairs)
 
 
 def _every_other_token(score, expert, n_sequences):
@@ -162,8 +206,27 @@ def _bias_inputs(rng):
     E = rng.choice([4, 6])
     off = [rng.randint(1, 9) for _ in range(E // 2 - 1)]
     load = [20, 20, *(20 + d for d in off), *(20 - d for d in off)]     # two experts are exactly at the mean
+    if rng.random() < 0.5:
+        load = [20 + 40 * E, *(rng.randint(1, 30) for _ in range(E - 1))]    # or all but one lie below it
     rng.shuffle(load)
     return [round(rng.uniform(-0.2, 0.2), 3) for _ in load], load, rng.choice([0.01, 0.02, 0.05])
+
+
+def _keeping(function, bias, load, rate):
+    """What function returns, or words where it changed the list that it was given."""
+    before = list(bias)
+    new = function(bias, load, rate)
+    return new if bias == before else "a changed list: yours must be a new one"
+
+
+def _in_place(bias, load, rate):
+    bias[:] = move_bias(bias, load, rate)
+    return bias
+
+
+def _about_the_median(bias, load, rate):
+    middle = statistics.median(load)
+    return [b + rate * ((middle > n) - (middle < n)) for b, n in zip(bias, load)]
 
 
 def _flipped(bias, load, rate):
@@ -173,6 +236,11 @@ def _flipped(bias, load, rate):
 def _in_proportion(bias, load, rate):
     mean = sum(load) / len(load)
     return [b + rate * (mean - n) / mean for b, n in zip(bias, load)]
+
+
+def _in_proportion_of_shares(bias, load, rate):
+    mean = sum(load) / len(load)
+    return [b + rate * (mean - n) for b, n in zip(bias, load)]
 
 
 def _never_still(bias, load, rate):
@@ -207,6 +275,15 @@ def _bias_weighs_too(score, bias, top_k):
 
 def _bias_ignored(score, bias, top_k):
     return choose_and_weigh(score, [0.0] * len(score), top_k)
+
+
+def _subtracted(score, bias, top_k):
+    return choose_and_weigh(score, [-b for b in bias], top_k)
+
+
+def _by_affinity(score, bias, top_k):
+    chosen = sorted(choose_and_weigh(score, bias, top_k)[0], key=lambda e: -score[e])
+    return chosen, [score[e] / sum(score[i] for i in chosen) for e in chosen]
 
 
 def _raw_scores(score, bias, top_k):
@@ -274,7 +351,21 @@ def counts_what_it_sends(layer, h):
 
 
 def _counting_inputs(rng):
-    return _made(rng, MoE, WishesCounted, OneSequenceCounted), torch.randn(3, 8, CONFIG.d_model, generator=_generator(rng))
+    layer = _made(rng, MoE, WishesCounted, OneSequenceCounted)
+    if rng.random() < 0.5:
+        layer.gate.bias[-1] = -2               # an idle last expert, which bincount forgets without minlength
+    return layer, torch.randn(3, 8, CONFIG.d_model, generator=_generator(rng))
+
+
+def _wishes(layer, h):
+    _, routing = layer(h)
+    wished = routing.score.topk(routing.expert.shape[1], dim=-1).indices
+    return torch.equal(routing.load, torch.bincount(wished.flatten(), minlength=len(routing.load)))
+
+
+def _forgets_idle(layer, h):
+    _, routing = layer(h)
+    return torch.equal(routing.load, torch.bincount(routing.expert.flatten()))
 
 
 def bias_only_chooses(gate, x):
@@ -284,6 +375,19 @@ def bias_only_chooses(gate, x):
     after = gate(x)
     gate.bias -= 0.25
     return torch.equal(before.expert, after.expert) and torch.allclose(before.weight, after.weight, atol=1e-5)
+
+
+def _leaving(function, gate, x):
+    """What function returns, or words where the gate's bias is not what it was."""
+    before = gate.bias.clone()
+    answer = function(gate, x)
+    return answer if torch.allclose(gate.bias, before, atol=1e-6) else "a gate with another bias than before"
+
+
+def _bias_left_moved(gate, x):
+    answer = bias_only_chooses(gate, x)
+    gate.bias += 0.25
+    return answer
 
 
 def _gate_test_inputs(rng):
@@ -307,16 +411,20 @@ EXERCISES = [
             Mutant(function=_one_each, hint="This is for one expert a device. Here a device holds several: add up their loads first."),
             Mutant(function=_dealt_like_cards, hint="Neighbours share a device: the first E / n_devices experts lie on the first."),
             Mutant(function=_share_of_the_slowest, hint="This is the slowest device's share of all work. Compare it with the mean device, not with the sum."),
+            Mutant(function=_violation_of_devices, hint="This is the MaxVio of the devices. A step takes MaxVio + 1 times as long."),
             Mutant(function=_over_the_fastest, hint="Compare with the mean device: that is what each would do if the work were even."),
         )),
-    Exercise(
-        solution=balance_loss, inputs=_loss_inputs,
+    Watched(
+        solution=balance_loss, inputs=_loss_inputs, watch=_with_gradient,
         hint="f: torch.bincount of the choices, over its mean. P: each row of score divided by its sum, then the mean over tokens.",
         mutants=(
             Mutant(function=_not_normalised, hint="P is the mean of affinities that sum to 1 for each token: divide every row of score by its sum first."),
             Mutant(function=_shares, hint="f is 1 for an expert with a mean load: divide the counts by their mean, not by their sum."),
             Mutant(function=_times_too_many, hint="A token makes K choices: the mean load is T K / E, not T / E."),
             Mutant(function=_chosen_only, hint="P takes all affinities, also those of experts that were not chosen."),
+            Mutant(function=_detached, hint="A loss without a gradient moves nothing: return a tensor that comes from score, without item() or detach()."),
+            Mutant(function=_divided_late, hint="Each token's affinities are divided by their own sum first; the mean over tokens comes after."),
+            Mutant(function=_softmax, hint="Affinities are positive already: P divides each row by its sum. No softmax."),
             Mutant(function=_affinities_twice, hint="This is E times the sum of P squared. f counts choices, it is not an affinity."),
         )),
     Exercise(
@@ -325,15 +433,19 @@ EXERCISES = [
         mutants=(
             Mutant(function=_whole_batch, hint="This is the batch's loss. Each sequence has an f and a P of its own; with the batch's f, or its P, nothing changes."),
             Mutant(function=_sum_of_sequences, hint="Take the mean over sequences, not their sum."),
+            Mutant(function=_parts_of_n, hint="split(n) makes parts of n tokens. You want n parts: chunk(n_sequences)."),
             Mutant(function=_every_other_token, hint="Sequences lie one behind the other: the first T tokens are the first sequence."),
         )),
-    Exercise(
-        solution=move_bias, inputs=_bias_inputs,
+    Watched(
+        solution=move_bias, inputs=_bias_inputs, watch=_keeping,
         hint="An expert below the mean load goes up by rate, one above it down by rate, one exactly at the mean stays.",
         mutants=(
             Mutant(function=_flipped, hint="The sign is flipped: an idle expert must become easier to choose, so its bias goes up."),
             Mutant(function=_in_proportion, hint="All steps are equally long: only the sign of mean - load counts."),
             Mutant(function=_never_still, hint="The sign of 0 is 0: an expert exactly at the mean stays where it is."),
+            Mutant(function=_about_the_median, hint="Compare with the mean load, not with the median: of 8, 2, 1 and 1 the mean is 3."),
+            Mutant(function=_in_place, hint="The list that you were given has changed. Build a new one and return it."),
+            Mutant(function=_in_proportion_of_shares, hint="All steps are equally long, whatever the load: only the sign of mean - load counts."),
             Mutant(function=_forgets, hint="The step is added to the bias that there is."),
         )),
     Exercise(
@@ -342,6 +454,8 @@ EXERCISES = [
         mutants=(
             Mutant(function=_bias_weighs_too, hint="The bias has got into the weights. It chooses and does no more."),
             Mutant(function=_bias_ignored, hint="The choice ignores the bias: sort by score + bias."),
+            Mutant(function=_subtracted, hint="The bias is added to the affinity, not taken away: an idle expert has a large one."),
+            Mutant(function=_by_affinity, hint="The right experts in another order: best first means by affinity plus bias."),
             Mutant(function=_raw_scores, hint="The weights of the chosen experts sum to 1."),
             Mutant(function=_over_all_experts, hint="Divide by the sum over the chosen experts, not over all."),
         )),
@@ -357,13 +471,18 @@ EXERCISES = [
     Exercise(
         solution=counts_what_it_sends, inputs=_counting_inputs, n_trials=12,
         hint="layer(h) returns the output and a routing. routing.expert says who got each token: count it with torch.bincount, compare with routing.load.",
-        mutants=wrong_tests(counts_what_it_sends, of="layer",
-                            accepts_all="A layer that counts something else has as many entries, and sometimes the same sum: compare every expert's count.",
-                            refuses_all="Give torch.bincount minlength=len(routing.load), and flatten routing.expert first: each token counts K times.")),
-    Exercise(
-        solution=bias_only_chooses, inputs=_gate_test_inputs, n_trials=12,
+        mutants=(
+            Mutant(function=_wishes, hint="These are wishes: the best by affinity alone. routing.expert says who really got the token."),
+            Mutant(function=_forgets_idle, hint="An idle last expert is missing in your count: give bincount minlength=len(routing.load)."),
+            *wrong_tests(counts_what_it_sends, of="layer",
+                         accepts_all="A layer that counts something else has as many entries, and sometimes the same sum: compare every expert's count.",
+                         refuses_all="Give torch.bincount minlength=len(routing.load), and flatten routing.expert first: each token counts K times."))),
+    Watched(
+        solution=bias_only_chooses, inputs=_gate_test_inputs, watch=_leaving, n_trials=12,
         hint="Read x, add one number to all of gate.bias, read x again. Compare expert with torch.equal and weight with torch.allclose.",
-        mutants=wrong_tests(bias_only_chooses, of="gate",
-                            accepts_all="The choice stays the same with both kinds of gate. Compare the weights, too.",
-                            refuses_all="Add the same number to all biases: other numbers change the choice, and may. And give allclose atol=1e-5.")),
+        mutants=(
+            Mutant(function=_bias_left_moved, hint="gate.bias is not as you found it: take away what you added."),
+            *wrong_tests(bias_only_chooses, of="gate",
+                         accepts_all="The choice stays the same with both kinds of gate. Compare the weights, too.",
+                         refuses_all="Add the same number to all biases: other numbers change the choice, and may. And give allclose atol=1e-5."))),
 ]

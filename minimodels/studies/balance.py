@@ -30,7 +30,7 @@ SWEEP = {
 }
 CHOSEN = ("none", "bias 0.01", "sequence 0.01", "batch 0.01")  # of the sweep; the losses at the weight that is about as even as the bias
 
-# What the chapter trains while you read: 0.6 million parameters, sixteen experts in both layers.
+# What the chapter trains while you read: 0.5 million parameters, sixteen experts in both layers.
 LIVE_MODEL = replace(YARDSTICK, d_model=64, n_layers=2, n_heads=4, n_dense_layers=0, n_experts=16, top_k=2, n_shared=1, d_expert=32)
 LIVE = replace(TrainConfig.preset("yardstick"), steps=120, seq_len=128)
 LIVE_BYTES = 3_000_000
