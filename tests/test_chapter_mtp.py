@@ -192,6 +192,9 @@ def test_the_yardstick_alone_gets_the_flops_of_one_with_a_module():
 def test_the_rate_with_a_module_is_the_best_that_was_tried():
     score = {float(t["arm"]): t["bits_per_byte"] for t in recorded("mtp-rates")["trials"]}
     assert set(score) == set(studies.RATES) and studies.BEST_RATE == min(score, key=score.get)
+    alone = {float(t["arm"].split()[1]): t["bits_per_byte"] for t in recorded("mla-rates")["trials"] if t["arm"].startswith("mha ")}
+    assert set(alone) == set(score) and min(alone, key=alone.get) == 0.01
+    assert "Of four peak rates" in text() and "0.02 was best with a module, 0.01 without, one seed each" in text()
 
 
 def test_models_with_modules_are_trained_as_the_yardstick_alone_was_but_for_the_rate():
@@ -207,6 +210,20 @@ def test_models_with_modules_are_trained_as_the_yardstick_alone_was_but_for_the_
         assert training["muon_lr"] == (studies.BEST_RATE if "module" in trial.arm else 0.01)
         same = {"steps": 600, "mtp_weight": 0.3, "muon_lr": 0.01}
         assert {**training, **same} == {**plain["training"], **same}
+
+
+def test_transformers_agrees_with_our_module_through_the_helper():
+    torch.manual_seed(0)
+    model = Transformer(odd_config(mtp_depth=1)).eval()
+    tokens = torch.randint(1, V, (2, 11))
+    with torch.no_grad():
+        out = model(tokens)
+    assert_close(studies.logits_of_transformers(model, tokens, out.hidden[0]), out.mtp_logits[0], atol=1e-4, rtol=0)
+
+
+def test_operations_are_counted():
+    x = torch.ones(3)
+    assert studies.count_operations(lambda: x + x) == 1 and studies.count_operations(lambda: (x * x).sum()) == 2
 
 
 def test_checks_of_drafts_are_matched_with_the_tokens_in_their_place(monkeypatch):
@@ -245,7 +262,13 @@ def test_the_numbers_of_the_example_are_what_its_laws_give():
     assert [a - b for a, b in zip(p, q)][:3] == [Fraction(n, 20) for n in (8, 4, 1)]
     one, two = 0.0785 / 0.05, 0.0825 / 0.05
     assert round(one, 1) == 1.6 and two == pytest.approx(5 / 3, abs=0.02)
-    assert "more than half as often again" in text() and "two thirds" in text()
+    assert "more than half as often again" in text() and "nearly two thirds too often" in text()
+    rejected = 1 - Fraction(7, 20)
+    assert q[3] * (p[3] / q[3]) + rejected * p[3] == Fraction(825, 10_000) and "$0.05 + 0.65 \\cdot 0.05 = 0.0825$" in text()
+    # where the wrong rules miss most, in scatters of 20,000 draws: the hint of 9.7
+    scatter = max(math.sqrt(x * (1 - x) / 20_000) for x in p)
+    misses = [max(abs(a - float(b)) for a, b in zip(wrong, p)) / scatter for wrong in ((0.485, 0.291, 0.1455, 0.0785), (0.425, 0.295, 0.1975, 0.0825))]
+    assert round(misses[0]) == 8 and 20 < misses[1] < 22
     # chi-square with three degrees of freedom: 16.27 is passed once in a thousand
     x = 16.27
     assert math.erfc(math.sqrt(x / 2)) + math.sqrt(2 * x / math.pi) * math.exp(-x / 2) == pytest.approx(0.001, abs=2e-5)
@@ -260,10 +283,13 @@ def test_the_shares_that_the_text_names_are_those_of_the_record():
     says = text()
     given, own = percent("T=0", "forced"), percent("T=0", "free")
     assert f"{own} percent, against {given}.**" in says
-    assert f"the two shares are {percent('T=1', 'free')} and {percent('T=1', 'forced')}" in says
+    assert f"{percent('T=1', 'free')} percent of its own text, {percent('T=1', 'forced')} of given text" in says
+    assert all(t["free"] < t["forced"] for t in trials if t["arm"] == "T=1") and "in all six draws" in says
     assert f"{given} percent of the greedy drafts stand. On the model's own greedy text {own} percent do" in says
     assert f"easy to guess: {percent('T=0', 'free_if_repeated')} percent" in says
-    assert f"the share is {percent('T=0', 'free_if_new')} percent" in says
+    assert (f"the share is {percent('T=0', 'free_if_new')} percent, much as at the other temperatures "
+            f"({percent('T=0.8', 'free_if_new')} and {percent('T=1', 'free_if_new')})") in says
+    assert f"the module had {given} and {own} in the mean of six such draws" in says
     assert 0.75 < statistics.mean(t["repeated"]["written"] for t in trials if t["arm"] == "T=0") < 0.85    # four of five
     for arm, key, low, high in (("T=0", "forced", 67, 69), ("T=0", "free", 88, 92)):
         values = [100 * t[key] for t in trials if t["arm"] == arm]
@@ -285,8 +311,21 @@ def test_what_the_text_counts_of_yardstick_and_v3():
     alone, both = (cost.flops_per_token(v3, seq_len=4096, mtp=has) for has in (False, True))
     assert round(100 * (both / alone - 1)) == 4 and "its module adds four percent" in text()
     flops = cost.training_flops(replace(studies.YARDSTICK, mtp_depth=1), seq_len=256, batch_size=8)
-    assert 0.6 < flops["head"] / flops["mtp"] < 0.7 and "Two thirds of it is the head" in text()
+    def of_a_step(depth):
+        config = replace(studies.YARDSTICK, mtp_depth=depth)
+        return sum(cost.training_flops(config, seq_len=256, batch_size=8).values()) + cost.muon_flops(config)
+
+    assert flops["head"] / (of_a_step(1) - of_a_step(0)) == pytest.approx(3 / 5, abs=0.02) and "Three fifths of it is the head" in text()
     layer = (flops["attention"] + flops["scores"] + flops["dense"]) / 4
     assert flops["head"] / layer == pytest.approx(2, abs=0.1) and "costs as much as two layers" in text()
     assert 1.9 / 1.5 == pytest.approx(1.27, abs=0.005) and "may cost 27 percent of a pass" in text()
+    # V3's best, were the second token of a pass free; and two tokens of one reader, who choose their experts independently
+    assert [round(tokens / 1.04, 2) for tokens in (1.85, 1.9)] == [1.78, 1.83] and "that is 1.78 to 1.83" in text()
+    touched = v3.n_experts * (1 - (1 - v3.top_k / v3.n_experts) ** 2)
+    expert = 3 * v3.d_model * v3.d_expert
+    fetched = v3.n_active_params - v3.vocab_size * v3.d_model
+    more = (fetched + (v3.n_layers - v3.n_dense_layers) * (touched - v3.top_k) * expert) / fetched
+    assert touched == 15.75 and "15.75 experts a layer instead of 8" in text()
+    assert round(more, 2) == 1.54 and "fetch 1.54 times the weights" in text()
+    assert [round(tokens / (more + 0.04), 1) for tokens in (1.85, 1.9)] == [1.2, 1.2] and "would become 1.2" in text()
     assert sum(0.7**k for k in range(1, 5)) == pytest.approx(1.77, abs=0.005)

@@ -59,7 +59,7 @@ BANDS["moe", "fine after 60 steps"] = dict(
     if_below="another Python has another standard library, and so another text.",
     if_above="another Python has another standard library, and so another text; or the run was stopped early.")
 BANDS["mtp", "drafts that stand, sampled"] = dict(
-    study="mtp-acceptance", arm="T=1", key=lambda trial: 100 * trial["free"], unit="% of the drafts",
+    study="mtp-acceptance", arm="T=1", key=lambda trial: 100 * trial["free"], unit="%",
     if_below="another Python has another standard library, and so other excerpts.",
     if_above="another Python has another standard library, and so other excerpts; or the text repeats itself.")
 

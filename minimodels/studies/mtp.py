@@ -4,12 +4,14 @@ Quality is measured with the yardstick, drafts with data/checkpoints/cpu-long.
 """
 
 import statistics
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from minimodels import lab
+from minimodels import convert, lab
 from minimodels.attention import Cache
 from minimodels.bugs import plant
 from minimodels.bugs.mtp import BUGS
@@ -96,6 +98,26 @@ def a_step(depth: int, batches, seed: int = 0) -> Callable[[], object]:
 def experienced() -> Transformer:
     """The committed model that drafts: the `cpu` preset after 10,000 steps, with one MTP module."""
     return Run.open(lab.data_file(CHECKPOINT)).model().eval()
+
+
+@torch.no_grad()
+def logits_of_transformers(model: Transformer, tokens: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+    """What Hugging Face Transformers' own MTP layer, with the model's weights, makes of the model's states h (B, T, D): (B, T-1, V).
+
+    The model travels in DeepSeek's released layout. Their positions are those of the tokens ahead, from 1; only distances matter.
+    """
+    import transformers
+    from transformers.modeling_layers import MtpModel
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as folder:
+        theirs = transformers.AutoModelForCausalLM.from_pretrained(convert.save_hf(model, folder + "/hf"), experts_implementation="eager").eval()
+        # they know the released model's layer by its number, 61, and of no other
+        theirs._keys_to_ignore_on_load_unexpected = [rf"model\.layers\.{model.config.n_layers}\."]
+        module = MtpModel.from_pretrained(theirs)
+    states = module.forward_layer(0, h[:, :-1], torch.arange(1, tokens.shape[1])[None], None, input_ids=tokens[:, 1:])
+    return module._project_to_logits(states)
 
 
 def held_out(model: Transformer, n: int, length: int = PROMPT, *, seed: int = 0) -> tuple[torch.Tensor, Dataset]:
@@ -229,6 +251,23 @@ def parts_of_a_pass(model: Transformer, batch_size: int = 1, lengths=(1, 2, 3, 4
         return drafter.propose(h, old, new, text, 1, Sampling())
 
     return {f"{T} tokens": lambda T=T: check(T) for T in lengths} | {"draft": draft}
+
+
+class _Count(TorchDispatchMode):
+    """Counts the operations that torch is asked for inside it."""
+
+    n = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.n += 1
+        return operation(*args, **(kwargs or {}))
+
+
+def count_operations(function: Callable[[], object]) -> int:
+    """How many operations torch is asked for by one call."""
+    with _Count() as count:
+        function()
+    return count.n
 
 
 # ---- studies
