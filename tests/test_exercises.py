@@ -77,7 +77,7 @@ EXERCISE = Exercise(solution=double, inputs=lambda rng: ([rng.randint(3, 9) for 
 
 def test_an_answer_that_raises_is_told_what_it_raised():
     result = EXERCISE.check(lambda values: 1 / 0)
-    assert result.is_attempted and not result and "raised ZeroDivisionError" in repr(result)
+    assert result.is_attempted and not result and "raised ZeroDivisionError" in repr(result) and "look again" in repr(result)
 
 
 def test_a_wrong_answer_that_no_mutant_explains_gets_the_general_hint():
@@ -112,6 +112,13 @@ def test_a_long_wrong_answer_is_shown_where_it_differs_and_for_the_shortest_inpu
     exercise = Exercise(solution=squares, inputs=lambda rng: (10 ** rng.randint(1, 3),), hint="look again", mutants=())
     message = repr(exercise.check(wrong_at_the_end))
     assert "squares(10)[9] gave [9, 0.1] instead of [9, 81.3333].\nlook again" in message
+
+
+def test_arrays_in_a_pair_are_shown_with_their_numbers():
+    import torch
+
+    exercise = Exercise(solution=lambda n: (torch.arange(n), [n]), inputs=lambda rng: (rng.randint(3, 5),), hint="look again", mutants=())
+    assert "gave ([2, 1, 0], [3]) instead of ([0, 1, 2], [3])" in repr(exercise.check(lambda n: (torch.arange(n).flip(0), [n])))
 
 
 def test_an_answer_may_spoil_its_inputs():

@@ -61,7 +61,7 @@ class Exercise:
             if isinstance(outcome, NotImplementedError) or i == 0 and (outcome is None or outcome is ...):
                 return Result(self.name, message="not attempted yet: the function returns nothing so far")
             if isinstance(outcome, Exception):
-                return self._fail(f"{_call(self.name, self._draw(seed, i))} raised {type(outcome).__name__}: {outcome}")
+                return self._fail(f"{_call(self.name, self._draw(seed, i))} raised {type(outcome).__name__}: {outcome}\n{self.hint}")
             wanted = self._run(self.solution, seed, i)
             if not self._agree(outcome, wanted):
                 return self._fail(self._told(answer, seed))
@@ -188,9 +188,11 @@ def _difference(a, b, *, tolerance):
 
 
 def _listed(a, b):
-    """Two arrays of one shape as lists, and an array without axes as the number that it holds; anything else as it is."""
+    """Two arrays of one shape as lists, also within two tuples, and an array without axes as the number that it holds; anything else as it is."""
     if _same_shape(a, b):
         return a.tolist(), b.tolist()
+    if isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b) > 0:
+        return tuple(zip(*map(_listed, a, b)))
     return tuple(value.item() if getattr(value, "shape", None) == () else value for value in (a, b))
 
 

@@ -8,7 +8,7 @@ from minimodels.bugs import plant
 from minimodels.bugs.moe import BiasInWeight, DeadExpert, Dropping
 from minimodels.config import ModelConfig
 from minimodels.exercises import Exercise, Mutant, wrong_tests
-from minimodels.moe import MoE
+from minimodels.moe import Gate, MoE, Routing
 
 
 def _generator(rng):
@@ -185,7 +185,7 @@ CONFIG = ModelConfig(vocab_size=11, d_model=12, n_layers=1, n_dense_layers=0, ma
 
 
 def layer_of(rng, *bugs):
-    """A layer of experts with weights large enough that a mistake shows and a small bias, right or with one of bugs."""
+    """A layer of experts with weights large enough that a mistake shows and a small bias, right or with one of bugs (None: right, once more)."""
     layer, g = MoE(CONFIG), _generator(rng)
     for parameter in layer.parameters():
         torch.nn.init.normal_(parameter, std=0.5, generator=g)
@@ -215,8 +215,22 @@ def company_does_not_matter(layer, h):
     return torch.allclose(layer(h)[0], alone, atol=1e-5)
 
 
+class _Queue(Gate):
+    """Each expert takes eight rows and no more: the first sequence gets all that it wants, and alone every sequence does."""
+
+    def forward(self, x):
+        routing = super().forward(x)
+        chosen = torch.nn.functional.one_hot(routing.expert, self.config.n_experts)  # (T, K, E)
+        place = chosen.flatten(0, 1).cumsum(0).view_as(chosen).gather(2, routing.expert.unsqueeze(-1)).squeeze(-1)  # (T, K)
+        return Routing(routing.score, routing.expert, routing.weight * (place <= 8), routing.load)
+
+
 def _company_inputs(rng):
-    return layer_of(rng, Dropping), _hidden(rng)
+    return layer_of(rng, None, Dropping, _Queue), _hidden(rng)
+
+
+def _only_the_first(layer, h):
+    return torch.allclose(layer(h)[0][:1], layer(h[:1])[0], atol=1e-5)
 
 
 def everyone_can_be_chosen(layer, h):
@@ -229,8 +243,28 @@ def everyone_can_be_chosen(layer, h):
     return True
 
 
+class _FirstDead(Gate):
+    """The choice begins one late."""
+
+    def choose(self, biased):
+        return biased[:, 1:].topk(self.config.top_k, dim=-1).indices + 1
+
+
 def _everyone_inputs(rng):
-    return layer_of(rng, DeadExpert), _hidden(rng)
+    layer = layer_of(rng, None, DeadExpert, _FirstDead)
+    if rng.random() < 0.5:
+        layer.gate.bias[rng.randrange(CONFIG.n_experts)] -= 5    # one that nobody chooses, and that is not dead
+    return layer, _hidden(rng)
+
+
+def _by_its_load_now(layer, h):
+    return bool((layer(h)[1].load > 0).all())
+
+
+def _only_the_last(layer, h):
+    layer.gate.bias.zero_()
+    layer.gate.bias[-1] = 100
+    return layer(h)[1].load[-1].item() == h.shape[0] * h.shape[1]
 
 
 EXERCISES = [
@@ -262,7 +296,8 @@ EXERCISES = [
         )),
     Exercise(
         solution=rows_that_learn, inputs=_learn_inputs, n_trials=60,
-        hint="Write down one weight as a function of the logits. A row learns if the weight changes when that row's logit does.",
+        hint="Return a truth value for each expert. Write down one weight as a function of the logits: a row learns if the weight changes when its "
+             "logit does.",
         mutants=(
             Mutant(function=_the_chosen, hint="Two things are missing: a softmax's denominator, and what a quotient by itself is."),
             Mutant(function=_softmax_reaches_all, hint="A softmax's denominator holds all logits, but two weights divided by their sum have lost it."),
@@ -285,15 +320,18 @@ EXERCISES = [
                             accepts_all="Do you keep the first output, and compare it with the one after the biases were raised?",
                             refuses_all="Raise all biases by the same number; if one alone grows, others are chosen. And rounding needs atol=1e-5.")),
     Exercise(
-        solution=company_does_not_matter, inputs=_company_inputs, n_trials=10,
+        solution=company_does_not_matter, inputs=_company_inputs, n_trials=20,
         hint="Pass h at once, then each h[i:i + 1] alone, and compare: torch.allclose, atol=1e-5.",
         mutants=wrong_tests(company_does_not_matter, of="layer",
                             accepts_all="Do you compare each sequence alone with the same sequence beside the others, all of them?",
-                            refuses_all="A layer returns a pair, its output and its routing: compare the outputs. And rounding needs atol=1e-5.")),
+                            refuses_all="A layer returns a pair, its output and its routing: compare the outputs. And rounding needs atol=1e-5.")
+        + (Mutant(function=_only_the_first, hint="The first sequence is served before all others. Compare each of them."),)),
     Exercise(
-        solution=everyone_can_be_chosen, inputs=_everyone_inputs, n_trials=10,
+        solution=everyone_can_be_chosen, inputs=_everyone_inputs, n_trials=20,
         hint="Set one bias to 100 and the others to 0: that expert must get all tokens. Do so for each of them; routing.load counts.",
         mutants=wrong_tests(everyone_can_be_chosen, of="layer",
-                            accepts_all="Do you try every expert, the last one too?",
-                            refuses_all="An expert gets a token once at most: load[e] is the number of tokens, not of choices. Set the other biases back to 0.")),
+                            accepts_all="Do you try every expert, the first and the last one too?",
+                            refuses_all="An expert gets a token once at most: load[e] is the number of tokens, not of choices. Set the other biases back to 0.")
+        + (Mutant(function=_by_its_load_now, hint="An expert without a token may be unpopular and well. Give it a bias of 100 and look again."),
+           Mutant(function=_only_the_last, hint="You try the last expert alone. Another may be dead."))),
 ]
