@@ -241,7 +241,9 @@ def limited_gemm(a: Tensor, b: Tensor, *, accumulate_bits: int = 14, promote_eve
     a: (m, k), b: (n, k). Each step takes 32 products, aligns them and the running sum to the largest of them, cuts what lies
     more than accumulate_bits binary places below its leading bit, and adds. With promote_every (a multiple of 32; V3: 128)
     the running sum moves to a float32 register that often, and starts again from zero. Returns (m, n), float32.
-    Source: DeepSeek-V3 section 3.3.2 ("around 14 bits", N_C = 128). Hopper's exact rounding is not documented: cutting is a model.
+    Sources: DeepSeek-V3 section 3.3.2 ("around 14 bits", N_C = 128); Zhao et al. (2025), arXiv:2505.09343, section 3.1, who align 32
+    products and keep 13 places. With the leading one these are 14 bits. Where V3 measured nearly 2 % at K = 4,096, this has 3.7 % with 14 places
+    and 7.8 % with 13: it is a model.
     """
     if promote_every is not None and (promote_every < 32 or promote_every % 32):
         raise ValueError(f"promote_every must be a multiple of 32, the products of one step, or None, got {promote_every}")

@@ -22,6 +22,7 @@ from minimodels.model import Transformer
 from minimodels.moe import Gate
 from minimodels.mtp import losses
 from minimodels.studies import fp8 as studies
+from minimodels.studies import recorded
 
 TINY = ModelConfig(vocab_size=97, d_model=24, n_layers=2, max_seq_len=64, attention="mha", n_heads=3, d_head=8, d_value=8, d_ff=40, n_experts=0,
                    mtp_depth=0)
@@ -224,12 +225,18 @@ def test_the_sweep_of_outliers():
     assert error(11, 127, torch.round) < error(11, 448, e4m3) < error(13, 127, torch.round)
 
 
-def test_the_models_sum_is_wrong_by_as_much_as_the_text_says():
+def test_the_models_sum_is_wrong_by_as_much_as_its_docstring_says():
     torch.manual_seed(4096)
     a, b = (quantise(torch.rand(12, 4096)).data.float() for _ in range(2))
     exact = a.double() @ b.double().T
-    by_bits = {bits: 100 * ((fp8.limited_gemm(a, b, accumulate_bits=bits) - exact) / exact).abs().max().item() for bits in (14, 15)}
-    assert by_bits[14] == pytest.approx(3.7, abs=0.05) and by_bits[15] == pytest.approx(1.65, abs=0.05)
+    by_bits = {bits: 100 * ((fp8.limited_gemm(a, b, accumulate_bits=bits) - exact) / exact).abs().max().item() for bits in (13, 14, 15)}
+    assert by_bits == pytest.approx({13: 7.8, 14: 3.7, 15: 1.65}, abs=0.05)
+    assert "3.7 % with 14 places" in fp8.limited_gemm.__doc__ and "7.8 % with 13" in fp8.limited_gemm.__doc__
+
+
+def test_most_of_v3s_work_is_in_8_bits():
+    assert round(100 * (250.5 - 36.9) / 250.5) == 85 and "85 percent of them" in text()    # chapter 1 and claim C03 have the sum
+    assert 250.5e9 * 14.8e12 == pytest.approx(3.7e24, rel=0.01)
 
 
 @pytest.fixture(scope="module")
@@ -242,12 +249,13 @@ def page():
 def test_the_trained_model_has_no_outliers_that_e4m3_would_feel(page):
     run, (tokens, _) = page
     seen = studies.operands(run.model(), tokens)
-    for kind, tiles in (("weight", 2.55), ("input", 2.30), ("gradient", 2.39)):
+    for kind, area, fine in (("weight", BLOCK, 2.65), ("input", TILE, 2.30), ("gradient", TILE, 2.39)):
         tensors = [layer[kind] for layer in seen.values()]
-        assert max((t.abs().max() / t.abs().median()).item() for t in tensors) < 28_672 / 3
-        for block, want in ((WHOLE, 2.65), (TILE, tiles)):
+        assert max((t.abs().max() / t.abs().median()).item() for t in tensors) < 4000
+        for block, want in ((WHOLE, 2.65), (area, fine)):
             error = [((quantise(t, block=block, amax_floor=fp8.GRADIENT_FLOOR).dequantise() - t).norm() / t.norm()).item() for t in tensors]
-            assert 100 * statistics.mean(error) == pytest.approx(want, abs=0.1)
+            assert 100 * statistics.mean(error) == pytest.approx(want, abs=0.04)
+    assert "2.7 percent under one scale, 2.3 to 2.7 under V3's" in text()
 
 
 def test_gradients_of_the_trained_model_need_a_scale_and_no_floor(page):
@@ -257,21 +265,49 @@ def test_gradients_of_the_trained_model_need_a_scale_and_no_floor(page):
     vanish = statistics.mean((g.abs() <= 2**-10).float().mean().item() for g in gradients)
     floored = statistics.mean((g.unflatten(1, (-1, 128)).abs().amax(2) < 1e-4).float().mean().item() for g in gradients)
     assert vanish == pytest.approx(0.9997, abs=2e-4) and "99.97 percent" in text()
-    assert 0.5 < floored < 0.6 and "more than half of all tiles" in text()
+    assert 0.5 < floored < 0.6 and "More than half of all tiles" in text()
 
 
-def test_eight_bits_move_a_gradient_less_than_another_page(page):
-    run, (tokens, after) = page
+def test_eight_bits_move_a_gradient_less_than_another_page_and_most_of_it_stays(page):
+    run, pages = page
 
     def gradient(model, tokens):
         losses(model(tokens), tokens)[0].backward()
         return torch.cat([m.weight.grad.flatten() for name, m in model.named_modules() if isinstance(m, Linear) and name != "head"])
 
-    exact, coarse = gradient(run.model(), tokens), Recipe(activation=WHOLE, weight=WHOLE, gradient=WHOLE)
-    away = [100 * ((g - exact).norm() / exact.norm()).item() for g in (
-        gradient(convert(run.model()), tokens), gradient(convert(run.model(), coarse), tokens), gradient(run.model(), after))]
+    def rounded():
+        model = run.model()
+        for name, m in model.named_modules():
+            if isinstance(m, Linear) and name != "head":
+                m.weight.data = quantise(m.weight.data, block=BLOCK).dequantise()
+        return model
+
+    def alike(a, b):
+        return torch.cosine_similarity(a, b, 0).item()
+
+    exact, eight, weights = ([gradient(make(), tokens) for tokens in pages] for make in (run.model, lambda: convert(run.model()), rounded))
+    coarse = gradient(convert(run.model(), Recipe(activation=WHOLE, weight=WHOLE, gradient=WHOLE)), pages[0])
+    away = [100 * ((g - exact[0]).norm() / exact[0].norm()).item() for g in (eight[0], coarse, exact[1])]
     assert away == pytest.approx([14.6, 14.8, 142], rel=0.1)
     assert "**142 percent.**" in text() and "by 15 percent of its length" in text()
+    error, of_weights = ([a - b for a, b in zip(one, exact)] for one in (eight, weights))
+    rest = [a - b for a, b in zip(eight, weights)]
+    assert "nothing in common from page to page" in text() and abs(alike(*rest)) < 0.1
+    assert "Pages agree more on FP8's error than on the gradient itself" in text() and alike(*error) > alike(*exact) + 0.1
+    assert "larger part comes from the weights" in text() and of_weights[0].norm() > 1.5 * rest[0].norm()
+
+
+def test_five_seeds_show_no_price_of_v3s_recipe():
+    trials = [*recorded("train-formats")["trials"], *recorded("fp8-quality")["trials"]]
+    bits = {arm: {t["seed"]: t["bits_per_byte"] for t in trials if t["arm"] == arm} for arm in ("bf16", "V3's")}
+    assert bits["bf16"].keys() == bits["V3's"].keys() == {1, 2, 3, 4, 5}
+    gap = [100 * (bits["V3's"][seed] - bits["bf16"][seed]) / bits["bf16"][seed] for seed in bits["bf16"]]
+    assert sum(g > 0 for g in gap) == 2 and "Two seeds need more bits in FP8, three need fewer" in text()
+    assert statistics.stdev(gap) == pytest.approx(0.25, abs=0.02) and "scatters by a quarter of a percent" in text()
+    # Student's t of four degrees of freedom, 95 percent on one side: 2.13
+    assert 2.13 * statistics.stdev(gap) / 5**0.5 == pytest.approx(0.24, abs=0.02) and "larger than some 0.2" in text()
+    assert statistics.mean(gap) + 2.13 * statistics.stdev(gap) / 5**0.5 < 0.2
+    assert [round(statistics.mean(b.values()), 3) for b in bits.values()] == [1.641, 1.639] and "1.641 and 1.639" in source()
 
 
 def test_the_memory_ledger():
@@ -281,12 +317,16 @@ def test_the_memory_ledger():
         model = Transformer(studies.YARDSTICK)
         kept[is_fp8] = studies.kept_for_backward(convert(model) if is_fp8 else model, torch.zeros(8, 256).long())
     assert [kept[k]["linear layers"] / 2**20 for k in (False, True)] == pytest.approx([18.0, 7.75])
-    assert "from 18.0 to 7.8 MB" in text()
+    assert "from 18.0 to 7.8 MiB" in text()
     # by hand: three layers keep 128 numbers a token as w_q, w_k and w_v, one for w_o, one for w_gate_up, 320 for w_down; a scale for each 128
     assert kept[True]["linear layers"] == 4 * 2048 * (5 * 128 + 320 + 4 * (5 + 3))
-    saved = sum(kept[False].values()) - sum(kept[True].values())
-    state = 3 * 4 * studies.YARDSTICK.n_params    # weights, gradients, and one moment at least
-    assert 0.08 < saved / (sum(kept[False].values()) + state) < 0.12
+    bf16 = [studies.kept_for_backward(model, torch.zeros(8, 256).long(), torch.bfloat16)
+            for model in (Transformer(studies.YARDSTICK), convert(Transformer(studies.YARDSTICK)))]
+    state = 3 * 4 * studies.YARDSTICK.n_params + 4 * 4096 * 128    # weights, gradients, a moment; Adam's second for the embedding
+    for plain, eight, percent in ((kept[False], kept[True], 10), (*bf16, 8)):
+        saved = sum(plain.values()) - sum(eight.values())
+        assert 100 * saved / (sum(plain.values()) + state) == pytest.approx(percent, abs=0.5)
+    assert "we save 8 percent in bf16, in which we train, and 10 beside fp32" in text()
 
 
 def solution(number):
@@ -302,7 +342,7 @@ def printed(number, capsys, **names):
 
 
 def test_bytes_on_the_wire(capsys):
-    told = printed("10.10", capsys)
+    told = printed("10.9", capsys)
     assert [float(n) for n in re.findall(r"[\d.]+", told)] == pytest.approx([7392, 14336, 0.242, 0.248], abs=5e-4)
     for figure in ("7,392", "14,336", "24.2 percent", "24.8"):
         assert figure in text()
@@ -310,15 +350,17 @@ def test_bytes_on_the_wire(capsys):
 
 def test_rounding_by_chance_learns_what_rounding_to_nearest_does_not(capsys):
     torch.manual_seed(0)
-    told = [float(n) for n in re.findall(r"\d\.[\de-]+", printed("10.11", capsys))]
+    told = [float(n) for n in re.findall(r"\d\.[\de-]+", printed("10.10", capsys))]
     mean, plain, nearest, chance = told
     assert mean == pytest.approx(0.3, abs=2e-4) and plain < 1e-3
     assert nearest == pytest.approx(0.558, abs=5e-3) and chance == pytest.approx(0.035, abs=5e-3)
 
 
 def test_a_turn_spreads_the_outlier(capsys):
-    told = [float(n) for n in re.findall(r"([\d.]+)%", printed("10.12", capsys))]
-    plain, turned = told[::2], told[1::2]
+    told = [float(n) for n in re.findall(r"([\d.]+)%", printed("10.11", capsys))]
+    plain, turned = told[::4], told[2::4]
     assert plain[3] == pytest.approx(95, abs=1) and turned[3] == pytest.approx(6, abs=0.5) and turned[4] == pytest.approx(55, abs=1)
+    own, after = told[1::4], told[3::4]
+    assert (own[1], after[1], own[0], after[0]) == pytest.approx((2.4, 3.0, 3.4, 4.1), abs=0.06)
 
 
