@@ -542,7 +542,8 @@ for name, kind in rules.items():
                                [drawn_from])
     count = torch.bincount(token[:, 0], minlength=4)
     chi_square = ((count - N * P)**2 / (N * P)).sum()
-    print(f"{name:5} {sum(stood) / N:.1%} stand, chi-square {chi_square:,.1f}")
+    print(f"{name:5} {sum(stood) / N:.1%} stand; "
+          f"chi-square {chi_square:,.1f}")
 
 # %% [markdown]
 # [Chi-square](../book/glossary.md#chi-square) adds up how far counts lie from what a law expects. With four tokens it is about
@@ -752,7 +753,8 @@ print(f"a draft takes {middle['draft'] / checks[0]:.0%} of a pass")
 for n in (1, 3):
     tokens = sum(0.9**k for k in range(n + 1))
     ratio = checks[0] / (checks[n] + n * middle["draft"])
-    print(f"{n} a pass: {tokens:.2f} tokens, {tokens * ratio:.2f} times as fast")
+    print(f"{n} a pass: {tokens:.2f} tokens, "
+          f"{tokens * ratio:.2f} times as fast")
 
 # %% tags=["hide-input", "nbval-ignore-output"]
 shares = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
