@@ -877,14 +877,14 @@ print(f"DeepSeek-V3 with its module: {both / alone:.2f} times")
 # V3's Table 4 compares models with and without the module, in two sizes, and removes it for the test
 # ([DeepSeek-V3](../book/references.md#deepseek-v3)). Six of its ten rows:
 #
-# | Test | asks for | small, alone | small, MTP | large, alone | large, MTP |
-# |---|---|---|---|---|---|
-# | bits per byte | the next token | 0.729 | 0.729 | 0.658 | 0.657 |
-# | BBH | hard puzzles | 39.0 | 41.4 | 70.0 | 70.7 |
-# | MMLU | knowledge | 50.0 | 53.3 | 67.5 | 66.6 |
-# | HumanEval | programs | 20.7 | 26.8 | 44.5 | 53.7 |
-# | GSM8K | sums in words | 25.4 | 31.4 | 72.3 | 74.0 |
-# | MATH | mathematics | 10.7 | 12.6 | 38.6 | 39.8 |
+# | Test | small, alone | small, MTP | large, alone | large, MTP |
+# |---|---|---|---|---|
+# | bits per byte | 0.729 | 0.729 | 0.658 | 0.657 |
+# | puzzles (BBH) | 39.0 | 41.4 | 70.0 | 70.7 |
+# | knowledge (MMLU) | 50.0 | 53.3 | 67.5 | 66.6 |
+# | programs (HumanEval) | 20.7 | 26.8 | 44.5 | 53.7 |
+# | sums in words (GSM8K) | 25.4 | 31.4 | 72.3 | 74.0 |
+# | mathematics (MATH) | 10.7 | 12.6 | 38.6 | 39.8 |
 #
 # Look at the first row. The loss does not move, or by one in the third place. The gain is in the tests, most in HumanEval and
 # GSM8K; MBPP, which asks for programs too, gains one point or less. Of all twenty comparisons one is equal and two fall: MMLU of the
