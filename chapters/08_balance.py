@@ -326,10 +326,10 @@ def head_start(x, w):
         load = torch.bincount(chosen.flatten(), minlength=len(w))
         return f"{max_violation(load):.1f}"
 
-    return {"tokens share": f"{shared(x):.0f} %",
+    return {"shared": f"{shared(x):.0f} %",
             "head starts": f"{(w @ m).std():.2f}",
-            "tokens differ": f"{((x - m) @ w.T).std(0).mean():.2f}",
-            "MaxVio": uneven(x), "MaxVio without m": uneven(x - m)}
+            "tokens": f"{((x - m) @ w.T).std(0).mean():.2f}",
+            "MaxVio": uneven(x), "without m": uneven(x - m)}
 
 
 # %% tags=["nbval-ignore-output"]
@@ -340,7 +340,7 @@ show.table([{"step": str(step), "layer": str(layer)} | head_start(x, w)
                    "tokens of what each adds: standard deviations.")
 
 # %% [markdown]
-# After a single step MaxVio is 2 to 3, and without $m$ it would be below 1. So quickly nobody gets rich. At step 30 the second layer's
+# After a single step MaxVio is 2 to 3, and without $m$ it would be below 1: so quickly nobody gets rich. At step 30 the second layer's
 # head starts spread by 0.53, and what tells its tokens apart by 0.29. Take $m$ away, and MaxVio falls from 6.8 to 1.9; in the first
 # layer, where tokens share less, from 5.7 to 3.1.
 #
@@ -626,11 +626,11 @@ families = {"none": [sweep["none"]], "bias": [t for arm, t in sweep.items() if a
             "bias 0.01, 6 seeds": [sweep["bias 0.01"], *more_seeds]}
 fig = show.dots({name: [1000 * (t["bits_per_byte"] - sweep["none"]["bits_per_byte"]) for t in each] for name, each in families.items()},
                 concept={name: "dense" if name == "none" else "moe" for name in families},
-                unit="thousandths of a bit per byte, beside no balancing",
+                unit="thousandths of a bit per byte",
                 title="Thirteen ways with one seed lie within 0.012 bits; six seeds of one way within 0.023")
 fig.update_traces(mode="markers", selector={"mode": "markers+text"})    # the mean's stroke, without its number
 show.show(fig, alt="Six rows of dots. Thirteen runs of one seed lie between 8 thousandths below no balancing and 4 above, the biases and the losses by sequence each over all of that; six seeds of one bias reach from 26 below to 3 below.",
-          caption=f"Recorded: minimodels study balance-sweep, and moe-quality for five of the seeds; {sweep['none']['hardware']}. A stroke is the mean of a row.")
+          caption=f"Recorded: minimodels study balance-sweep, and moe-quality for five of the seeds; {sweep['none']['hardware']}. 0 is no balancing, less is better; a stroke is the mean of a row.")
 
 # %% [markdown]
 # About MaxVio a lot follows from this. Every speed from 0.001 to 0.03 brings it from 7 to below 0.75; the fastest, 0.1, ends at
