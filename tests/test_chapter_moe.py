@@ -214,8 +214,15 @@ def test_without_an_expert_nobody_goes_there():
 def test_what_the_chapter_says_of_v3():
     v3 = ModelConfig.preset("deepseek_v3")
     assert f"**{v3.n_params / v3.n_active_params:.1f} times**" in text()
-    assert round(57 * 17.9 / 365, 1) == 2.8 and "nearly three years" in text()
-    assert round(256 * (1 - (1 - 8 / 256)**128)) == 252
+    days, more = 2.788e6 / 2048 / 24, (250 + 6 * (v3.n_params - v3.n_active_params) / 1e9) / 250    # 250 GFLOP a token: ISCA 2025, Table 2
+    assert round(days) == 57 and "Its training took 57 days" in text()
+    assert 2.5 < days * more / 365 < days * 17.9 / 365 < 3 and "two and a half to three years" in text()
+    assert round(256 * (1 - (1 - 8 / 256)**128)) == 252 and "128 unrelated tokens wake 252" in text()
+
+
+def test_what_the_chapter_says_of_the_yardstick():
+    c = studies.YARDSTICK
+    assert round(100 * c.n_layers * 3 * c.d_model * c.d_ff / c.n_params) == 38 and "In our yardstick it is 38 percent" in text()
 
 
 def test_what_the_chapter_says_of_its_five_models():
@@ -231,16 +238,17 @@ def recorded_routing():
 def test_what_the_chapter_says_of_thinning():
     thin = recorded_routing()["thinned"]
     assert thin["0.5 by token"] / thin["all"] < 1.003 and "cost next to nothing" in text()
-    assert 1.01 < thin["0.25 by token"] / thin["all"] < 1.02 and "a quarter costs under two percent" in text()
+    assert 1.01 < thin["0.25 by token"] / thin["all"] < 1.02 and "to keep only a quarter costs under two percent" in text()
+    assert 1.14 < thin["0.0625 by token"] / thin["all"] < 1.18
     assert thin["0.5 by all"] / thin["all"] > 1.5
 
 
 def test_what_the_chapter_says_of_parts_switched_off():
     bits = recorded_routing()["bits_per_byte"]
     more = {name: 100 * (score / bits["right"] - 1) for name, score in bits.items()}
-    assert f"ours needs {more['without the shared']:.1f} percent more bits" in text()
-    assert f"costs ours {more['without the first choice']:.0f} percent" in text()
-    assert round(2.414 / 1.808, 2) == 1.34 and "Theirs rose by a third" in text()
+    assert f"Ours needs {more['without the shared']:.1f} percent more bits" in text()
+    assert f"costs {more['without the first choice']:.0f} percent" in text()
+    assert round(2.414 / 1.808, 2) == 1.34 and "the loss on the Pile rose by a third" in text()
 
 
 def test_what_the_chapter_says_of_a_crowd():
@@ -248,6 +256,7 @@ def test_what_the_chapter_says_of_a_crowd():
         for n, (everywhere, row) in layer["touched"].items():
             assert abs(everywhere - 16 * (1 - 0.75**int(n))) < 0.13 and row <= everywhere + 0.01
     assert recorded_routing()["layers"]["3"]["touched"]["8"][1] == pytest.approx(11.75, abs=5e-3) and "eight tokens in a row wake 11.75 where dice would wake 14.4" in text()
+    assert all(recorded_routing()["layers"][n]["touched"]["8"][1] > 13 for n in "12") and "(in layers 1 and 2 more than 13)" in text()
 
 
 def test_what_the_chapter_says_of_the_bits_told():
@@ -255,12 +264,15 @@ def test_what_the_chapter_says_of_the_bits_told():
     first, last = run["layers"]["1"], run["layers"]["3"]
     share = {label: 100 * bits / first["uncertainty"] for label, bits in first["told"].items()}
     assert [round(share[label]) for label in ("the token itself", "its kind", "its file")] == [74, 20, 3]
-    assert "it tells 74 percent of the choice, its kind 20 percent, and the file 3 percent" in text()
-    assert f"Take {run['n_tokens']:,} tokens" in text() and run["n_files"] == 28 and "28 of them" in text()
-    assert all(0.1 < layer["told"]["its file"] < 0.16 and 0.025 < layer["told"]["its file"] / layer["uncertainty"] < 0.045 for layer in run["layers"].values())
-    assert round(first["told"]["its kind"], 1) == 0.8 and abs(first["told"]["its group of embeddings"] - first["told"]["its kind"]) < 0.06
+    assert "it tells 74 percent of the first choice, its kind 20 percent, and the file 3 percent" in text()
+    assert f"{run['n_tokens']:,} tokens of validation text" in text() and run["n_files"] == 28 and "the file, 28 of them" in text()
+    files = [layer["told"]["its file"] for layer in run["layers"].values()]
+    assert (round(min(files), 2), round(max(files), 2)) == (0.11, 0.16) and "0.11 to 0.16 bits of nearly 4" in text()
+    assert (round(first["told"]["its kind"], 2), round(first["told"]["its group of embeddings"], 2)) == (0.79, 0.73)
     assert (round(last["told"]["its kind"], 2), round(last["told"]["its group of embeddings"], 2)) == (0.99, 0.59)
     assert (round(first["told"]["code or English"], 2), round(last["told"]["code or English"], 2)) == (0.16, 0.47)
+    assert round(last["uncertainty"], 2) == 3.81 and "0.47 bits of 3.81" in text()
+    assert max(last["told"], key=last["told"].get) == "the token itself"
     assert max(max(layer["by_chance"]) for layer in run["layers"].values()) < 0.12 and all(len(layer["by_chance"]) == 199 for layer in run["layers"].values())
     assert all(layer["information"] > 0.7 for layer in run["layers"].values())
 
@@ -271,9 +283,9 @@ def test_what_the_chapter_says_of_the_dismissed_specialist():
     share = {name: row[9] / sum(row) for name, row in kinds.items()}
     assert 0.74 < share["keyword"] < 0.78 and "first choice for three quarters of all keywords" in text()
     lost = run["damage"]["9"]
-    assert f"After a keyword the loss rises by {lost['keyword']:.3f} nats, after an operator by {lost['operator']:.3f}" in text()
+    assert f"After a keyword the loss rises by {lost['keyword']:.3f} nats, after an operator by {lost['operator']:.3f}" in text().replace(" (a nat is 1.44 bits)", "")
     assert f"({100 * share['operator']:.0f} percent of the operators had this expert first)" in text() and f"by {lost['all']:.3f} over all tokens" in text()
-    assert run["damage"]["8"]["number"] < -0.1 and all(d["all"] > 0 for d in run["damage"].values())
+    assert all(d["all"] > 0 for d in run["damage"].values())
 
 
 def test_what_the_chapter_says_of_the_rates():
@@ -281,14 +293,62 @@ def test_what_the_chapter_says_of_the_rates():
     found |= {t["arm"].replace("mha", "dense"): t["bits_per_byte"] for t in recorded("mla-rates")["trials"] if t["arm"].startswith("mha")}
     best = {name: min(found[f"{name} {rate:g}"] for rate in studies.RATES) for name in studies.MODELS}
     assert all(found[f"{name} {rate:g}"] == best[name] for name, rate in studies.BEST_RATE.items()) and best["dense"] == found["dense 0.01"]
-    assert sorted(best, key=best.get) == ["fine", "top-2", "fine + shared", "dense", "top-1"]
-    less = {name: 100 * (1 - score / best["dense"]) for name, score in best.items()}
-    assert [round(less[name], 1) for name in ("fine", "top-2")] == [1.4, 1.1] and less["top-1"] < 0
 
 
 def test_what_the_chapter_says_of_the_live_run():
     fine, dense = scores("moe-live", "fine"), scores("mla-live", "mha")
-    assert statistics.mean(fine) > statistics.mean(dense) and len(fine) == len(dense) == 6
+    assert len(fine) == len(dense) == 6
+    assert f"{statistics.mean(fine):.3f} in the mean of six seeds, beside the dense model's {statistics.mean(dense):.3f}" in text()
+
+
+def test_what_the_chapter_says_of_five_seeds():
+    seeds = studies.SEEDS
+    dense = scores("mla-quality", "mha", seeds)
+    found = {name: scores("moe-quality", name, seeds) for name in studies.BEST_RATE}
+    less = {name: round(100 * statistics.mean(1 - s / d for s, d in zip(row, dense)), 1) for name, row in found.items()}
+    assert (less["fine + shared"], less["top-2"], less["fine"]) == (1.2, 1.1, 0.9) and less["top-1"] < 0
+    assert "fine + shared needs 1.2 percent fewer bits than the dense network, top-2 1.1 and *fine* 0.9, each with every seed" in text()
+    three = ("top-2", "fine", "fine + shared")
+    assert all(s < d for name in three for s, d in zip(found[name], dense)) and any(s < d for s, d in zip(found["top-1"], dense))
+    for a, b in itertools.combinations(three, 2):
+        assert len({x < y for x, y in zip(found[a], found[b])}) == 2    # "each pair changes its order"
+    runs = recorded("moe-quality")["trials"]
+    busy = [1 + max(t["max_violation"]) for t in runs if t["arm"] == "top-1"]
+    assert f"{min(busy):.1f} to {max(busy):.1f} times its share" in text() and 0.32 < min(busy) / 8 < 0.34 and 0.82 < max(busy) / 8 < 0.86
+    assert max(max(t["max_violation"]) for t in runs if t["arm"] != "top-1") < 0.75
+    assert all(t["without"]["shared"] / t["bits_per_byte"] < 1.028 for t in runs if t["arm"] == "fine + shared")
+
+
+def test_what_the_chapter_says_of_a_fixed_choice():
+    seeds = (1, 2, 3)
+    fixed, learnt = scores("moe-hash", "600 steps", seeds), scores("moe-quality", "fine", seeds)
+    assert f"{statistics.mean(fixed):.4f} in the mean, beside {statistics.mean(learnt):.4f}" in text()
+    assert sum(a < b for a, b in zip(fixed, learnt)) == 2 and "ahead with two seeds and behind with one" in text()
+    assert all(a < d and b < d for a, b, d in zip(fixed, learnt, scores("mla-quality", "mha", seeds)))
+    ahead = [b - a for a, b in zip(scores("moe-hash", "60 steps", seeds), scores("moe-live", "fine", seeds))]
+    assert f"by {min(ahead):.3f} to {max(ahead):.3f} bits per byte" in text()
+    for n, runs in (("60", "moe-live"), ("600", "moe-quality")):
+        rival = next(t for t in find(runs).trials if t.arm == "fine" and t.seed == 1)
+        fixed = next(t for t in find("moe-hash").trials if t.arm == f"{n} steps" and t.seed == 1)
+        assert (fixed.model, replace(fixed.training, eval_every=0)) == (rival.model, replace(rival.training, eval_every=0))
+    assert round((2.060 - 1.932) / (2.060 - 1.881), 1) == 0.7 and round(1.932 - 1.881, 3) == 0.051
+
+
+def test_what_the_chapter_says_of_bugs():
+    runs = {arm: [t for t in recorded("moe-bugs")["trials"] if t["arm"] == arm] for arm in recorded("moe-bugs")["arms"]}
+    bits = {arm: [t["bits_per_byte"] for t in row] for arm, row in runs.items()}
+    seeds = max(bits["right"]) - min(bits["right"])
+    assert all(abs(s - r) < seeds for row in bits.values() for s, r in zip(row, bits["right"]))
+    busy = [1 + max(t["max_violation"]) for t in runs["softmax for sigmoid"]]
+    assert 2.9 < min(busy) and max(busy) < 4.1 and max(1 + max(t["max_violation"]) for t in runs["right"]) < 1.6
+    assert all(t["alone"] - t["bits_per_byte"] > 0.001 for t in runs["dropped tokens"])
+    assert all(abs(t["alone"] - t["bits_per_byte"]) < 1e-4 for arm, row in runs.items() if arm != "dropped tokens" for t in row)
+    assert round(100 * statistics.mean(t["mended"] / t["bits_per_byte"] - 1 for t in runs["softmax for sigmoid"]), 1) == 0.3
+
+
+def test_what_the_chapter_says_of_equal_seconds():
+    dense, shared = scores("moe-seconds", "dense", (1, 2, 3)), scores("moe-quality", "fine + shared", (1, 2, 3))
+    assert f"{min(dense):.2f} to {max(dense):.2f} (three seeds), beside {min(shared):.2f} to {max(shared):.2f}" in text()
 
 
 def test_what_exercise_7_10_says():
