@@ -298,6 +298,27 @@ def test_the_shares_that_the_text_names_are_those_of_the_record():
     assert (math.floor(min(rest)), round(max(rest))) == (66, 75)
 
 
+def test_what_a_module_is_worth_in_training_is_what_the_record_says():
+    alone = {t["seed"]: t["bits_per_byte"] for t in recorded("mla-quality")["trials"] if t["arm"] == "mha"}
+    score = {}
+    for t in recorded("mtp-quality")["trials"]:
+        score.setdefault(t["arm"], {})[t["seed"]] = t["bits_per_byte"]
+    one, weak, two, as_much = (score[arm] for arm in ("one module, weight 0.3", "one module, weight 0.1", "two modules, weight 0.3", "none, same FLOPs"))
+    says, mean = text(), statistics.mean
+    gain = [alone[seed] - one[seed] for seed in alone]
+    assert len(gain) == 5 and f"better with every seed, by {min(gain):.3f} to {max(gain):.3f} bits" in says
+    assert f"five seeds): {mean(one.values()):.3f} bits per byte with a module, {mean(alone.values()):.3f} without" in says
+    assert f"three seeds): {mean(one.values()):.3f} with it, {mean(as_much.values()):.3f} without" in says
+    assert f"it wins by {mean(one.values()) - mean(as_much.values()):.3f} bits, nearly four times" in says.replace("\n", " ")
+    assert round((mean(one.values()) - mean(as_much.values())) / mean(gain)) == 4
+    assert (f"gains {100 * mean(gain) / mean(alone.values()):.1f} percent here at equal text, and loses "
+            f"{100 * (mean(one.values()) / mean(as_much.values()) - 1):.1f} percent at equal work") in says.replace("\n", " ")
+    weak_gain = [alone[seed] - weak[seed] for seed in weak]
+    assert min(weak_gain) < 0.001 and mean(weak_gain) < mean(gain) and len(two) == len(weak) == len(as_much) == 3
+    by_seed = [one[seed] - two[seed] for seed in two]
+    assert min(by_seed) < 0 < max(by_seed)                             # two modules bring no more than one, as far as three seeds tell
+
+
 def test_the_band_is_that_of_the_record():
     values = [100 * t["free"] for t in recorded("mtp-acceptance")["trials"] if t["arm"] == "T=1"]
     band = json.loads(lab.data_file("bands.json").read_text())["mtp"]["drafts that stand, sampled"]["tiers"]["cpu"]

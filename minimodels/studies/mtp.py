@@ -278,7 +278,7 @@ def with_modules(arm: str, seed: int, depth: int = 1, bug: str | None = None, mo
 
 
 STUDIES = [
-    Study(name="mtp-quality", is_planned=True, question="At equal tokens, does a second prediction make the main model better?",
+    Study(name="mtp-quality", question="At equal tokens, does a second prediction make the main model better?",
           trials=(*(with_modules("one module, weight 0.3", seed) for seed in SEEDS),
                   *(with_modules(arm, seed, depth, mtp_weight=weight) for seed in SEEDS[:3]
                     for arm, depth, weight in (("one module, weight 0.1", 1, 0.1), ("two modules, weight 0.3", 2, 0.3))),
