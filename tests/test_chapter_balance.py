@@ -221,6 +221,78 @@ def test_the_search_tells_nothing_about_bits():
         assert sorted(uneven, reverse=True) == uneven and "Both losses make it more even with more weight." in text()
 
 
+def four_ways():
+    """{arm: its bits per byte, seeds 0 to 5}: the search's run, and balance-quality's."""
+    scores = {arm: {} for arm in studies.CHOSEN}
+    for trial in [*recorded("balance-sweep")["trials"], *recorded("balance-quality")["trials"]]:
+        if trial["arm"] in scores:
+            assert trial["seed"] not in scores[trial["arm"]]
+            scores[trial["arm"]][trial["seed"]] = trial["bits_per_byte"]
+    assert all(sorted(each) == [0, 1, 2, 3, 4, 5] for each in scores.values())
+    return {arm: torch.tensor([each[seed] for seed in range(6)], dtype=torch.float64) for arm, each in scores.items()}
+
+
+def test_seed_0_of_the_search_is_a_sixth_seed():
+    from minimodels.studies import find
+
+    for arm in studies.CHOSEN:
+        ours, search = ({t.arm: t for t in find(name).trials if t.seed in (0, 1)}[arm] for name in ("balance-quality", "balance-sweep"))
+        assert ours.model == search.model and replace(ours.training, seed=0) == search.training
+    uneven = {t["arm"]: max(t["max_violation"]) for t in recorded("balance-sweep")["trials"]}
+    for scope in ("sequence", "batch"):
+        assert min((0.001, 0.01, 0.1), key=lambda weight: abs(uneven[f"{scope} {weight}"] - uneven["bias 0.01"])) == 0.01
+    assert "the weight whose MaxVio came nearest to the bias's, 0.01" in text()
+
+
+def test_the_bits_of_the_four_ways():
+    none, bias, sequence, batch = (four_ways()[arm] for arm in ("none", "bias 0.01", "sequence 0.01", "batch 0.01"))
+    saved = none - bias
+    assert (saved > 0).all() and "with each of six seeds**" in text() and "only the bias beats no balancing with every seed" in text()
+    assert f"by {saved.min():.4f} to {saved.max():.4f} bits per byte, {saved.mean():.4f} in the mean: half a percent" in text()
+    assert (saved.mean() / none.mean()).item() == pytest.approx(0.005, abs=5e-4) and text().count("saves half a percent of") == 2
+    assert all(each.argmin() == 4 for each in (none, bias, sequence, batch)) and "seed 4 is everybody's best" in text()
+    behind = sequence - bias
+    assert (behind > 0).all() and f"with every seed, too, by {behind.min():.4f} to {behind.max():.4f}, and beats no balancing with five" in text()
+    assert [(a < b).sum().item() for a, b in ((sequence, none), (batch, none), (batch, bias), (batch, sequence))] == [5, 4, 2, 3]
+    assert "it beats no balancing with four seeds, the bias with two, the other loss with three" in text()
+    ends = [round(1000 * end.item()) for other in (bias, batch, sequence) for end in ((other - none).min(), (other - none).max())]
+    assert ends == [-15, -2, -11, 2, -12, 3]
+    assert "from 15 to 2 below. The loss over the batch: from 11 below to 2 above, the loss by sequence from 12 below to 3 above" in text()
+
+
+def test_what_the_experts_of_the_four_ways_tell():
+    told = {arm: {"file": [], "kind": []} for arm in studies.CHOSEN}
+    chance, left, within = {arm: [] for arm in told}, {arm: [] for arm in told}, {arm: [] for arm in told}
+    for trial in recorded("balance-quality")["trials"]:
+        arm, info = trial["arm"], torch.tensor([trial["information"]["file"], trial["information"]["kind"]], dtype=torch.float64)    # (2, layers, 4)
+        for layer, table in enumerate(trial["by_kind"]):            # once more from the counts: entropies of rows, of columns and of both
+            p = torch.tensor(table, dtype=torch.float64) / torch.tensor(table).sum()
+            entropy = [-torch.special.xlogy(q, q).sum() / math.log(2) for q in (p.sum(1), p.sum(0), p)]
+            assert (entropy[0] + entropy[1] - entropy[2]).item() == pytest.approx(info[1, layer, 0].item(), abs=2e-4)
+        mean = info.mean(1)                                          # over layers
+        told[arm]["file"].append((mean[0, 0] - mean[0, 1]).item())
+        told[arm]["kind"].append((mean[1, 0] - mean[1, 1]).item())
+        chance[arm].append(mean[0, 1].item())
+        left[arm].append(statistics.mean(max_violation(torch.tensor(load)) for load in trial["load"]))
+        within[arm].append(statistics.mean(trial["window_violation"]))
+    none, bias, sequence, batch = (told[arm] for arm in ("none", "bias 0.01", "sequence 0.01", "batch 0.01"))
+    file = [f"{statistics.mean(each['file']):.3f}" for each in (bias, sequence, none, batch)]
+    assert "**Most with the bias, {} bits. Least with the loss on each sequence, {}**, and no balancing is as low, {}. " \
+           "The loss over the batch is between, {}.".format(*file) in text()
+    assert f"tells {file[3]} bits about the file; counted by sequence these are 1.4 and {file[1]}, and no seed of one comes near" in text()
+    assert min(batch["file"]) > 2 * max(sequence["file"]) and min(batch["kind"]) > 1.1 * max(sequence["kind"])
+    assert all(b > max(others) for label in ("file", "kind") for b, *others in zip(*(each[label] for each in (bias, batch, sequence, none))))
+    assert "its experts tell most with every seed" in text()
+    assert all(statistics.mean(chance[arm]) > 2.5 * statistics.mean(told[arm]["file"]) for arm in told) and "is several times" in text()
+    ends = [round(f(each["file"]), 3) for each in (none, batch, bias) for f in (min, max)]
+    assert ends == [0.008, 0.015, 0.026, 0.034, 0.034, 0.044] and all(abs(v - 0.011) < 0.0015 for v in sequence["file"])
+    assert "No balancing lies between 0.008 and 0.015 bits and the loss by sequence near 0.011; the loss over the batch between " \
+           "0.026 and 0.034, the bias between 0.034 and 0.044." in text()
+    assert round(statistics.mean(within["batch 0.01"]), 1) == 2.1 and round(statistics.mean(within["sequence 0.01"]), 1) == 1.4
+    even = [statistics.mean(left[arm]) for arm in ("bias 0.01", "sequence 0.01", "batch 0.01")]
+    assert max(even) - min(even) < 0.1 and min(left["none"]) > 5 and "Over all text the three remedies are equally even" in text()
+
+
 def test_the_seeds_beside_the_sweep_are_of_the_same_model():
     from minimodels.studies import find
 

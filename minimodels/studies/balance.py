@@ -157,7 +157,7 @@ def specialisation(label: Tensor, expert: Tensor, n_experts: int, n_shifts: int 
 STUDIES = [
     Study(name="balance-sweep", question="How balanced are the experts, and at which loss, by method and strength?",
           trials=tuple(Balanced(arm=arm, seed=0, model=MODEL, training=replace(BALANCED, seed=0, **changes)) for arm, changes in SWEEP.items())),
-    Study(name="balance-quality", is_planned=True, question="Equally balanced by a bias, by a loss on sequences and by a loss on batches: which model predicts best?",
+    Study(name="balance-quality", question="Equally balanced by a bias, by a loss on sequences and by a loss on batches: which model predicts best?",
           trials=tuple(Specialised(arm=arm, seed=seed, model=MODEL, training=replace(BALANCED, seed=seed, **SWEEP[arm]))
                        for seed in SEEDS for arm in CHOSEN)),
     Study(name="balance-bugs", is_planned=True, question="Does a planted bug in the balancing show in the loss?",
