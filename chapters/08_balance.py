@@ -707,11 +707,12 @@ show.table([{"balanced by": name,
 
 # %% tags=["hide-input"]
 against = {name: [1000 * (a - b) for a, b in zip(each, bits["nothing"])] for name, each in bits.items() if name != "nothing"}
-show.show(show.dots(against, concept={name: "moe" for name in against}, unit="thousandths of a bit per byte, against no balancing with the same seed",
-                    title="All three are even, but only the bias beats no balancing with every seed"),
-          alt="Three rows of six dots. The bias: all left of 0, from 15 to 2 below. The loss over the batch: from 11 below to 2 above, the loss by sequence from 12 below to 3 above.",
+fig = show.dots(against, concept={name: "moe" for name in against}, unit="thousandths of a bit per byte, against no balancing",
+                title="All three are even, but only the bias beats no balancing with every seed")
+fig.update_traces(texttemplate="%{x:.1f}", selector={"mode": "markers+text"})
+show.show(fig, alt="Three rows of six dots. The bias: all left of 0, from 15 to 2 below. The loss over the batch: from 11 below to 2 above, the loss by sequence from 12 below to 3 above.",
           caption=f"Recorded: minimodels study balance-quality, and balance-sweep for seed 0; {quality[0]['hardware']}. "
-                  "0 is no balancing, less is better; the stroke is the mean.")
+                  "0 is no balancing with the same seed, less is better; the stroke is the mean.")
 
 # %% [markdown]
 # Over all text the three remedies are equally even; within a sequence they are not. **The bias predicts
@@ -739,10 +740,11 @@ show.table([{"balanced by": name} | {
     caption="Mean and range of five seeds.")
 
 # %% tags=["hide-input"]
-show.show(show.dots(known["file"], concept={name: "dense" if name == "nothing" else "moe" for name in runs},
-                    unit="bits that an expert tells about the file, less chance",
-                    title="Experts tell more about the file if all of them work and a sequence may be uneven"),
-          alt="Four rows of five dots. No balancing lies between 0.008 and 0.015 bits and the loss by sequence near 0.011; the loss over the batch between 0.026 and 0.034, the bias between 0.034 and 0.044.",
+fig = show.dots(known["file"], concept={name: "dense" if name == "nothing" else "moe" for name in runs},
+                unit="bits that an expert tells about the file, less chance",
+                title="Busy experts tell more about a file if a sequence may be uneven")
+fig.update_traces(texttemplate="%{x:.3f}", selector={"mode": "markers+text"})
+show.show(fig, alt="Four rows of five dots. No balancing lies between 0.008 and 0.015 bits and the loss by sequence near 0.011; the loss over the batch between 0.026 and 0.034, the bias between 0.034 and 0.044.",
           caption="Recorded: minimodels study balance-quality; mean of three layers, five seeds; unseen text of 28 files.")
 
 # %% [markdown]
