@@ -160,7 +160,7 @@ STUDIES = [
     Study(name="balance-quality", question="Equally balanced by a bias, by a loss on sequences and by a loss on batches: which model predicts best?",
           trials=tuple(Specialised(arm=arm, seed=seed, model=MODEL, training=replace(BALANCED, seed=seed, **SWEEP[arm]))
                        for seed in SEEDS for arm in CHOSEN)),
-    Study(name="balance-bugs", is_planned=True, question="Does a planted bug in the balancing show in the loss?",
+    Study(name="balance-bugs", question="Does a planted bug in the balancing show in the loss?",
           trials=tuple(Misbalanced(arm=bug or "right", seed=seed, bug=bug, model=MODEL, training=replace(BALANCED, steps=200, eval_every=50, seed=seed))
                        for seed in SEEDS[:3] for bug in (None, *BUGS))),
     Study(name="balance-live", question="Where does the chapter's short run end, over seeds?",

@@ -187,7 +187,7 @@ def ladder_studies(tier: str) -> list[Study]:
 
 
 STUDIES = [
-    Study(name="ladder-rates", is_planned=True, question="Which learning rate suits each rung with experts?",
+    Study(name="ladder-rates", question="Which learning rate suits each rung with experts?",
           trials=tuple(Training(arm=f"{name} {rate:g}", seed=0, model=CPU[name].model, training=replace(CPU[name].training, muon_lr=rate, seed=0))
                        for name in ("+ experts", "+ MTP") for rate in RATES)),
     *(study for tier in FULL for study in ladder_studies(tier)),
