@@ -45,6 +45,14 @@ def test_the_bottom_of_the_book_s_own_ladder_is_the_yardstick():
     assert not bottom.is_moe and changed(bottom, yardstick) <= {"n_experts", "top_k", "d_expert"}    # what a dense model does not read
 
 
+def test_every_rung_of_the_book_s_own_ladder_has_the_best_rate_that_was_tried():
+    tried = {t["arm"]: t["bits_per_byte"] for name in ("mla-rates", "ladder-rates") for t in studies.recorded(name)["trials"]}
+    for name, arm in {"dense": "mha", "+ MLA": "mla", "+ experts": "+ experts", "+ MTP": "+ MTP"}.items():
+        score = {rate: tried[f"{arm} {rate:g}"] for rate in together.RATES}
+        assert together.BEST_RATE[name] == min(score, key=score.get)
+    assert together.BEST_RATE["+ FP8"] == together.BEST_RATE["+ MTP"]    # the same model
+
+
 def test_an_unknown_tier_has_no_ladder():
     with pytest.raises(ValueError, match="tier must be one of cpu, t4, gaming, got 'tpu'"):
         rungs("tpu")
