@@ -892,7 +892,7 @@ trained = {"alone": [t for t in recorded("mla-quality")["trials"] if t["arm"] ==
 for t in with_module["trials"]:
     trained.setdefault("alone, same FLOPs" if "FLOPs" in t["arm"] else t["arm"], []).append(t)
 scores = {name: [t["bits_per_byte"] for t in each] for name, each in trained.items()}
-show.show(show.dots(scores, unit="bits per byte of unseen text, the next token alone", concept={name: "mtp" if "module" in name else "dense" for name in scores},
+show.show(show.dots(scores, unit="bits per byte of unseen text", concept={name: "mtp" if "module" in name else "dense" for name in scores},
                     title="A module helps at equal text, and loses at equal work"),
           alt="Five rows of dots, a dot for each seed. The model alone lies around 1.641. With one module at weight 0.3 it lies around 1.621, with two around 1.623, "
               "with one at weight 0.1 between the two. Far to the left, around 1.55, lies the model alone with as much work as one with a module.",
