@@ -101,7 +101,7 @@ def parser() -> Parser:
 
     sub = commands.add_parser("ladder", help="measure what each technique changes on a tier, as far as it is not recorded, and print the table")
     sub.set_defaults(command=run_ladder)
-    sub.add_argument("--tier", choices=FULL, default="cpu", help="default cpu, which comes recorded; the others take hours on a GPU of the tier")
+    sub.add_argument("--tier", choices=FULL, default="cpu", help="default cpu; what is not recorded yet takes hours, and the other tiers a GPU")
     add_recording(sub)
 
     sub = commands.add_parser("doctor", help="what this machine can run, and which tier it is")

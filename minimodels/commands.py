@@ -252,7 +252,7 @@ def folder_of(options) -> Path:
 def run_ladder(options):
     """Record what a tier's ladder lacks, and print its table: a column a rung, a line a figure."""
     if options.tier != "cpu" and not torch.cuda.is_available():
-        raise ValueError(f"--tier {options.tier} needs an NVIDIA GPU, and torch finds none; --tier cpu comes recorded")
+        raise ValueError(f"--tier {options.tier} needs an NVIDIA GPU, and torch finds none; --tier cpu needs none")
     for study in together.ladder_studies(options.tier):
         record(study, options)
     rows = together.rows(together.measured(options.tier, folder_of(options)))

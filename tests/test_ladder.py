@@ -84,7 +84,7 @@ def test_rungs_are_timed_in_turns_with_and_without_drafts(tiny, monkeypatch):
     assert all(ms > 0 for each in out["pass_ms"][2].values() for ms in each)
 
 
-def made_up(trial, n):
+def made_up(trial):
     """What a trial might have recorded: figures from which a row is easily told by hand."""
     ways = [*NAMES, "+ MTP, drafting", "+ FP8, drafting"]
     if isinstance(trial, Climb):
@@ -98,7 +98,7 @@ def filled(tmp_path):
     """A folder that holds the whole ladder of the tier cpu, made up."""
     for study in ladder_studies("cpu"):
         arms = {trial.arm: trial.settings() for trial in study.trials}
-        trials = [{"arm": trial.arm, "seed": trial.seed} | made_up(trial, n) for n, trial in enumerate(study.trials)]
+        trials = [{"arm": trial.arm, "seed": trial.seed} | made_up(trial) for trial in study.trials]
         (tmp_path / f"{study.name}.json").write_text(json.dumps({"arms": arms, "trials": trials}))
     return tmp_path
 
