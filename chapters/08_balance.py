@@ -707,7 +707,7 @@ show.table([{"balanced by": name,
 
 # %% tags=["hide-input"]
 against = {name: [1000 * (a - b) for a, b in zip(each, bits["nothing"])] for name, each in bits.items() if name != "nothing"}
-fig = show.dots(against, concept={name: "moe" for name in against}, unit="thousandths of a bit per byte, against no balancing",
+fig = show.dots(against, concept={name: "moe" for name in against}, unit="thousandths of a bit per byte",
                 title="All three are even, but only the bias beats no balancing with every seed")
 fig.update_traces(texttemplate="%{x:.1f}", selector={"mode": "markers+text"})
 show.show(fig, alt="Three rows of six dots. The bias: all left of 0, from 15 to 2 below. The loss over the batch: from 11 below to 2 above, the loss by sequence from 12 below to 3 above.",
@@ -741,7 +741,7 @@ show.table([{"balanced by": name} | {
 
 # %% tags=["hide-input"]
 fig = show.dots(known["file"], concept={name: "dense" if name == "nothing" else "moe" for name in runs},
-                unit="bits that an expert tells about the file, less chance",
+                unit="bits about the file, less chance",
                 title="Busy experts tell more about a file if a sequence may be uneven")
 fig.update_traces(texttemplate="%{x:.3f}", selector={"mode": "markers+text"})
 show.show(fig, alt="Four rows of five dots. No balancing lies between 0.008 and 0.015 bits and the loss by sequence near 0.011; the loss over the batch between 0.026 and 0.034, the bias between 0.034 and 0.044.",
