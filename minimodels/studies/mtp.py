@@ -286,7 +286,7 @@ STUDIES = [
                     for seed in SEEDS[:3]))),
     Study(name="mtp-rates", question="Which learning rate suits the yardstick with one module?",
           trials=tuple(with_modules(f"{rate:g}", 0, muon_lr=rate) for rate in RATES)),
-    Study(name="mtp-bugs", is_planned=True, question="Does a planted bug of the module show in the losses, or in the drafts?",
+    Study(name="mtp-bugs", question="Does a planted bug of the module show in the losses, or in the drafts?",
           trials=tuple(with_modules(bug or "right", seed, bug=bug, steps=160, eval_every=40) for bug in (None, *BUGS) for seed in SEEDS[:3])),
     Study(name="mtp-acceptance", question="How many drafts stand, on given text and on the model's own?",
           trials=tuple(Acceptance(arm=f"T={t:g}", seed=seed, temperature=t) for t in TEMPERATURES for seed in range(6))),
