@@ -28,6 +28,7 @@ SEEDS = (1, 2, 3)
 BATCHES = (1, 32)                   # texts that are written side by side
 PROMPT, NEW = 64, 48                # tokens of a prompt, and tokens written after it
 DRAFTING = "{}, drafting"           # a rung whose MTP module drafts while it writes
+LIVE_STEPS, LIVE_BYTES = 30, 3_000_000    # what the chapter trains while you read
 
 
 def name_of(kind: str, tier: str) -> str:
@@ -38,6 +39,12 @@ def name_of(kind: str, tier: str) -> str:
 def climbed(tier: str) -> list[Rung]:
     """The rungs as they are trained: on `cpu` each with the best of the rates that were tried, elsewhere with the preset's."""
     return [replace(rung, training=replace(rung.training, muon_lr=BEST_RATE[rung.name])) if tier == "cpu" else rung for rung in rungs(tier)]
+
+
+def live() -> dict[str, Rung]:
+    """What the chapter trains while you read: the first rung and the last, for LIVE_STEPS steps."""
+    dense, *_, top = climbed("cpu")
+    return {name: replace(rung, training=replace(rung.training, steps=LIVE_STEPS)) for name, rung in {"dense": dense, "top": top}.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +194,9 @@ def ladder_studies(tier: str) -> list[Study]:
 
 
 STUDIES = [
+    Study(name="ladder-live", is_planned=True, question="Where do the chapter's short runs end, over seeds?",
+          trials=tuple(Training(arm=arm, seed=seed, model=rung.model, training=replace(rung.training, seed=seed), max_bytes=LIVE_BYTES)
+                       for seed in (1, 2, 3, 4, 5, 6) for arm, rung in live().items())),
     Study(name="ladder-rates", question="Which learning rate suits each rung with experts?",
           trials=tuple(Training(arm=f"{name} {rate:g}", seed=0, model=CPU[name].model, training=replace(CPU[name].training, muon_lr=rate, seed=0))
                        for name in ("+ experts", "+ MTP") for rate in RATES)),
