@@ -365,3 +365,21 @@ def test_one_raised_bias_finds_the_flipped_sign():
         model.gates[0].bias[0] += 0.25
         moved.append(model(tokens).load[0][0].item() - before)
     assert moved[0] > 0 > moved[1]
+
+
+def test_what_the_chapter_says_of_planted_bugs():
+    trials = recorded("balance-bugs")["trials"]
+    bits, uneven, far = ({} for _ in range(3))
+    for t in trials:
+        bits.setdefault(t["arm"], []).append(t["bits_per_byte"])
+        uneven.setdefault(t["arm"], []).append(max(t["max_violation"]))
+        far.setdefault(t["arm"], []).append(max(abs(b) for layer in t["bias"] for b in layer))
+    mean = {arm: statistics.mean(each) for arm, each in bits.items()}
+    worst = 100 * (max(mean.values()) / mean["right"] - 1)
+    assert f"The worst is {worst:.1f} percent behind" in text()
+    every_token = studies.MODEL.n_experts / studies.MODEL.top_k - 1
+    assert all(round(u, 2) == round(every_token, 2) for u in uneven["sign flipped"]) and "gets *every* token" in text()
+    last = ("one sequence counted", "bias in the weight")
+    assert all(min(bits[arm]) < max(bits["right"]) and max(uneven[arm]) < 1.2 for arm in last)
+    assert all(min(uneven[arm]) > 8 for arm in ("sign flipped", "wishes counted"))
+    assert {f"{b:.2f}" for arm in ("sign flipped", "wishes counted") for b in far[arm]} == {"2.00"}
