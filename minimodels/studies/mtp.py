@@ -290,10 +290,10 @@ STUDIES = [
           trials=tuple(with_modules(bug or "right", seed, bug=bug, steps=160, eval_every=40) for bug in (None, *BUGS) for seed in SEEDS[:3])),
     Study(name="mtp-acceptance", question="How many drafts stand, on given text and on the model's own?",
           trials=tuple(Acceptance(arm=f"T={t:g}", seed=seed, temperature=t) for t in TEMPERATURES for seed in range(6))),
-    Study(name="mtp-step", is_planned=True, question="How long does a training step take with no, one and two modules?", is_timing=True,
+    Study(name="mtp-step", question="How long does a training step take with no, one and two modules?", is_timing=True,
           trials=tuple(StepTime(arm="yardstick", seed=seed) for seed in range(3))),
-    Study(name="mtp-pass", is_planned=True, question="What does a pass over several tokens cost, and what a draft?", is_timing=True,
+    Study(name="mtp-pass", question="What does a pass over several tokens cost, and what a draft?", is_timing=True,
           trials=tuple(PassTime(arm=f"B={B}", seed=seed, batch_size=B) for seed in range(3) for B in BATCHES)),
-    Study(name="mtp-decoding", is_planned=True, question="How much faster is greedy text with drafts, by batch?", is_timing=True,
+    Study(name="mtp-decoding", question="How much faster is greedy text with drafts, by batch?", is_timing=True,
           trials=tuple(Decoding(arm=f"B={B}", seed=seed, batch_size=B) for seed in range(3) for B in BATCHES)),
 ]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from docutils import nodes
 from myst_nb.core import render
+from sphinx.util.docutils import SphinxDirective
 
 from .page import container
 
@@ -74,7 +75,23 @@ def themed(name, alt):
     return re.sub(r"<svg [^>]*>", lambda _: root, svg, count=1)
 
 
+class OnPage(SphinxDirective):
+    """A drawing on a page that is no notebook: ```{drawing} NAME, and between the fences what show.drawing calls its alt."""
+
+    required_arguments = 1
+    has_content = True
+
+    def run(self):
+        name = self.arguments[0]
+        if not (FOLDER / f"{name}.svg").exists():
+            raise self.error(f"there is no drawing {name!r} in minimodels/drawings")
+        for file in FOLDER.glob(f"{name}*.svg"):
+            self.env.note_dependency(str(file))
+        return [nodes.figure("", *forms({"name": name, "alt": " ".join(self.content)}), classes=["drawing-figure"])]
+
+
 def setup(app):
+    app.add_directive("drawing", OnPage)
     plugins = render.load_mime_renders()
     if Drawing not in plugins:
         plugins.append(Drawing)
