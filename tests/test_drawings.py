@@ -1,11 +1,17 @@
 """The drawings keep to minimodels/drawings/README.md: its classes and sizes, words that fit, and areas that are to scale."""
 
+import dataclasses
 import re
+import statistics
 from pathlib import Path
 from xml.etree import ElementTree
 
 import browser as browsers
 import pytest
+
+from minimodels.cost import flops_per_token
+from minimodels.ladder import rungs
+from minimodels.studies import moe, recorded
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "minimodels" / "drawings"
@@ -141,6 +147,37 @@ def test_the_ratios_in_the_drawings_are_right():
     assert 32_768 // 2_048 == 16 and 32_768 // 256 == 128
     assert round(32_768 / (512 + 64)) == 57                  # MHA's cache by MLA's
     assert round(128 * (128 + 128) / (512 + 64)) == 57       # k_nope and v of V3's heads, by what they are rebuilt from
+
+
+@pytest.mark.parametrize("form", ["rungs", "rungs.narrow"])
+def test_the_rungs_are_drawn_with_the_fields_that_change(form):
+    climb = rungs("cpu")
+    fields = [f"{f.name}={value!r}".replace("'", '"') for below, above in zip(climb, climb[1:]) for a, b in ((below.model, above.model), (below.training, above.training))
+              for f in dataclasses.fields(a) if (value := getattr(b, f.name)) != getattr(a, f.name)]
+    assert symbols(FOLDER / f"{form}.svg") == {"yardstick", *fields}
+    assert any("320 hidden" in said for said in words(FOLDER / f"{form}.svg", "desc")) and {rung.model.d_ff for rung in climb} == {320}
+
+
+@pytest.mark.parametrize("form", ["whole", "whole.narrow"])
+def test_the_whole_model_has_as_many_experts_as_the_top_rung(form):
+    top = rungs("cpu")[-1].model
+    squares = [e.get("class") for e in read(FOLDER / f"{form}.svg").iter(SVG + "rect") if e.get("rx") == "1"]
+    assert len(squares) == top.n_experts + top.n_shared and squares.count("solid-moe") == top.top_k + top.n_shared
+    assert any(f"{top.n_layers} times" in said for said in words(FOLDER / f"{form}.svg", "text")) and top.n_dense_layers == 1
+
+
+@pytest.mark.parametrize("form", ["fair", "fair.narrow"])
+def test_the_fair_scales_are_those_of_the_records(form):
+    experts, dense = (statistics.mean(t["bits_per_byte"] for t in recorded(name)["trials"] if t["arm"] == arm)
+                      for name, arm in (("moe-quality", "fine + shared"), ("mla-quality", "mha")))
+    longer = statistics.mean(t["bits_per_byte"] for t in recorded("moe-seconds")["trials"])
+    said = [text for text in words(FOLDER / f"{form}.svg", "text") if re.fullmatch(r"1\.\d\d", text)]
+    assert said == [f"{bits:.2f}" for bits in (experts, dense, experts, dense, experts, longer)]
+    per_token = [flops_per_token(model, seq_len=256) for model in (moe.MODELS["fine + shared"], moe.YARDSTICK)]
+    assert round(100 * (per_token[0] / per_token[1] - 1), 1) == 0.8
+    blocks = [e.get("class").split("-")[1] for e in read(FOLDER / f"{form}.svg").iter(SVG + "rect")]
+    assert blocks == 6 * ["moe"] + 6 * ["dense"] + 6 * ["moe"] + 7 * ["dense"] + 6 * ["moe"] + 10 * ["dense"]
+    assert moe.RECIPE.steps == 600 and moe.SECONDS.steps == 1000 and round(600 * 8 * 256 / 1e6, 2) == 1.23
 
 
 # ---- what a browser measures
