@@ -350,3 +350,38 @@ def test_what_the_text_counts_of_yardstick_and_v3():
     assert round(more, 2) == 1.54 and "fetch 1.54 times the weights" in text()
     assert [round(tokens / (more + 0.04), 1) for tokens in (1.85, 1.9)] == [1.2, 1.2] and "would become 1.2" in text()
     assert sum(0.7**k for k in range(1, 5)) == pytest.approx(1.77, abs=0.005)
+
+
+def test_what_the_chapter_says_of_planted_bugs():
+    of = {arm: [t for t in recorded("mtp-bugs")["trials"] if t["arm"] == arm] for arm in ("right", "handed the answer", "detached", "normed twice")}
+    loss = {arm: [t["loss"] for t in each] for arm, each in of.items()}
+    stand = {arm: 100 * statistics.mean(t["acceptance"][0] for t in each) for arm, each in of.items()}
+    assert all(module < 0.0015 for _, module in loss["handed the answer"]) and "to a thousandth of a nat" in text()
+    assert f"then {stand['handed the answer']:.0f} of 100 drafts stand" in text()
+    assert 0 < stand["right"] - stand["detached"] < 4 and abs(stand["right"] - stand["normed twice"]) < 1.5
+    assert all(wrong[0] > right[0] for right, wrong in zip(loss["right"], loss["detached"], strict=True)) and "the main model learnt less" in text()
+    assert all(abs(wrong[0] - right[0]) < 0.01 for right, wrong in zip(loss["right"], loss["normed twice"], strict=True))
+
+
+def test_what_the_chapter_says_of_time():
+    steps = recorded("mtp-step")["trials"]
+    one, two = (statistics.median(b / a for t in steps for a, b in zip(t["ms"]["0"], t["ms"][depth])) for depth in ("1", "2"))
+    yardstick = ModelConfig.preset("yardstick")
+    counted = [sum(cost.training_flops(replace(yardstick, mtp_depth=n), seq_len=256, batch_size=8).values()) for n in (0, 1, 2)]
+    assert abs(one - counted[1] / counted[0]) < 0.1 and abs(two - counted[2] / counted[0]) < 0.15 and "It does. Now the lesson" in text()
+
+    def faster(B, n):
+        """Times as fast with n drafts a pass, a figure for each prompt."""
+        of = [t for t in recorded("mtp-decoding")["trials"] if t["arm"] == f"B={B}"]
+        assert all(share == 1 for t in of for share in t["same_text"].values()) and "every text is the same, to the letter" in text()
+        return sorted(statistics.median(a / b for a, b in zip(t["seconds"]["0"], t["seconds"][n])) for t in of)
+
+    one, three = faster(1, "1"), faster(1, "3")
+    assert f"makes it {one[0]:.2f} to {one[-1]:.2f} times as fast, three make it {three[0]:.2f} to {three[-1]:.2f}" in text()
+    assert max(max(faster(1, n)) for n in "1234") < 1.5 and "no prompt gives it" in text()
+    assert max(faster(8, "1")) < 1 and "With eight texts one draft a pass is slower each time" in text()
+    assert abs(statistics.median(faster(2, "1")) - 1) < 0.05 and all(statistics.median(faster(B, "1")) < 1.05 for B in (4, 8, 16, 32, 64))
+
+    parts = [t for t in recorded("mtp-pass")["trials"]]
+    drafts = [statistics.median(a / b for a, b in zip(t["ms"]["draft"], t["ms"]["1 tokens"])) for t in parts]
+    assert 0.35 < min(drafts) and max(drafts) < 0.5
