@@ -187,7 +187,7 @@ def ladder_studies(tier: str) -> list[Study]:
               question=f"What does each technique change, one rung after another, on the tier {tier}?",
               trials=tuple(Climb(arm=rung.name, seed=seed, model=rung.model, training=replace(rung.training, seed=seed), device=device)
                            for seed in SEEDS for rung in climbed(tier))),
-        Study(name=name_of("ladder-pace", tier), is_planned=True, is_timing=True,
+        Study(name=name_of("ladder-pace", tier), is_planned=tier != "cpu", is_timing=True,
               question=f"How fast does each rung learn and write, on the tier {tier}?",
               trials=tuple(Pace(arm=arm, seed=seed, names=some, tier=tier, device=device) for seed in SEEDS for arm, some in together.items())),
     ]
