@@ -210,6 +210,8 @@ def _said(value):
         return f"{value:.6g}"
     if type(value) is list:
         return f"[{', '.join(map(_said, value))}]"
+    if type(value) is tuple and len(value) > 1:
+        return f"({', '.join(map(_said, value))})"
     return repr(value)
 
 
@@ -219,7 +221,7 @@ def _short(value):
     if hasattr(value, "state_dict"):
         return "<layer>"    # its name may be the answer
     if callable(value) or is_dataclass(value):
-        return f"<{getattr(value, '__name__', type(value).__name__)}>"
+        return f"<{getattr(value, '__name__', getattr(value, 'name', type(value).__name__))}>"
     if isinstance(value, tuple) and any(hasattr(item, "shape") for item in value):
         return f"({', '.join(map(_short, value))})"
     text = _said(value)
