@@ -17,7 +17,9 @@ from minimodels.explorables.router import Router
 from minimodels.explorables.tokens import Tokens
 from minimodels.explorables.training_cost import TrainingCost
 from minimodels.explorables.training_curves import TrainingCurves
+from minimodels.explorables.which_rung import WhichRung
 
-ALL = (KVCache, Absorb, AttentionPattern, ExpertText, ModelShape, Tokens, TrainingCost, TrainingCurves, Router, DraftSteps, FloatBits)
+ALL = (KVCache, Absorb, AttentionPattern, ExpertText, ModelShape, Tokens, TrainingCost, TrainingCurves, Router, DraftSteps, FloatBits, WhichRung)
 
-__all__ = ["ALL", "Absorb", "AttentionPattern", "DraftSteps", "ExpertText", "FloatBits", "KVCache", "ModelShape", "Router", "Tokens", "TrainingCost", "TrainingCurves"]
+__all__ = ["ALL", "Absorb", "AttentionPattern", "DraftSteps", "ExpertText", "FloatBits", "KVCache", "ModelShape", "Router", "Tokens", "TrainingCost", "TrainingCurves",
+           "WhichRung"]
