@@ -106,7 +106,7 @@ def _shared_forgotten(below, above):
 
 # ---- 13.2
 
-T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262, 10: 2.228}
+T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262, 10: 2.228, 11: 2.201, 12: 2.179}
 
 
 def paired(a, b):
@@ -188,59 +188,46 @@ def _b_minus_a(a, b):
 
 # ---- 13.3
 
-def wrong_winner(a, b):
-    """Of all pairs of a run of a and a run of b, the share in which the model that is worse in the mean scores lower. A tie counts half."""
-    if statistics.mean(a) > statistics.mean(b):
-        a, b = b, a
-    return statistics.mean((x > y) + (x == y) / 2 for x in a for y in b)
+def sum_of_parts(start, gains):
+    """The score that a model of start bits has once every technique changes it by as large a part as it changed another model alone.
+
+    gains: {name: (score without, score with)}, in bits per byte.
+    """
+    return start * math.prod(after / before for before, after in gains.values())
 
 
-def _runs_inputs(rng):
-    gap = rng.choice([-1, 1]) * rng.uniform(0.002, 0.02)
-    while True:
-        a, b = ([round(rng.gauss(mean, 0.012), 2) for _ in range(rng.randint(3, 5))] for mean in (1.64, 1.64 + gap))
-        if abs(_gap(a, b)) > 1e-3:
-            return a, b
+def _gains_inputs(rng):
+    names = rng.sample(["MLA", "experts", "MTP", "FP8"], rng.randint(2, 4))
+    before = {name: round(rng.uniform(1.4, 2.2), 3) for name in names}
+    return round(rng.uniform(1.4, 2.2), 3), {name: (before[name], round(before[name] * rng.uniform(0.75, 1.1), 3)) for name in names}
 
 
-def _same_seeds(a, b):
-    if statistics.mean(a) > statistics.mean(b):
-        a, b = b, a
-    return statistics.mean((x > y) + (x == y) / 2 for x, y in zip(a, b))
+def _percents_added(start, gains):
+    return start * (1 + sum(after / before - 1 for before, after in gains.values()))
 
 
-def _right_winner(a, b):
-    return 1 - wrong_winner(a, b)
+def _bits_added(start, gains):
+    return start + sum(after - before for before, after in gains.values())
 
 
-def _a_is_better(a, b):
-    return statistics.mean((x > y) + (x == y) / 2 for x in a for y in b)
+def _upside_down(start, gains):
+    return start * math.prod(before / after for before, after in gains.values())
 
 
-def _ties_forgotten(a, b):
-    if statistics.mean(a) > statistics.mean(b):
-        a, b = b, a
-    return statistics.mean(x > y for x in a for y in b)
+def _factor_alone(start, gains):
+    return math.prod(after / before for before, after in gains.values())
 
 
-def _ties_are_wrong(a, b):
-    if statistics.mean(a) > statistics.mean(b):
-        a, b = b, a
-    return statistics.mean(x >= y for x in a for y in b)
+def _best_alone(start, gains):
+    return start * min(after / before for before, after in gains.values())
 
 
-def _a_is_better_without_ties(a, b):
-    return statistics.mean(x > y for x in a for y in b)
+def _saved(start, gains):
+    return start - sum_of_parts(start, gains)
 
 
-def _same_seeds_without_ties(a, b):
-    if statistics.mean(a) > statistics.mean(b):
-        a, b = b, a
-    return statistics.mean(x > y for x, y in zip(a, b))
-
-
-def _pairs_counted(a, b):
-    return wrong_winner(a, b) * len(a) * len(b)
+def _parts_of_after(start, gains):
+    return start * math.prod(2 - before / after for before, after in gains.values())
 
 
 # ---- 13.4
@@ -319,50 +306,6 @@ def _last_piece(bits, curve):
 
 # ---- 13.5
 
-def sum_of_parts(start, gains):
-    """The score that a model of start bits has once every technique changes it by as large a part as it changed another model alone.
-
-    gains: {name: (score without, score with)}, in bits per byte.
-    """
-    return start * math.prod(after / before for before, after in gains.values())
-
-
-def _gains_inputs(rng):
-    names = rng.sample(["MLA", "experts", "MTP", "FP8"], rng.randint(2, 4))
-    before = {name: round(rng.uniform(1.4, 2.2), 3) for name in names}
-    return round(rng.uniform(1.4, 2.2), 3), {name: (before[name], round(before[name] * rng.uniform(0.75, 1.1), 3)) for name in names}
-
-
-def _percents_added(start, gains):
-    return start * (1 + sum(after / before - 1 for before, after in gains.values()))
-
-
-def _bits_added(start, gains):
-    return start + sum(after - before for before, after in gains.values())
-
-
-def _upside_down(start, gains):
-    return start * math.prod(before / after for before, after in gains.values())
-
-
-def _factor_alone(start, gains):
-    return math.prod(after / before for before, after in gains.values())
-
-
-def _best_alone(start, gains):
-    return start * min(after / before for before, after in gains.values())
-
-
-def _saved(start, gains):
-    return start - sum_of_parts(start, gains)
-
-
-def _parts_of_after(start, gains):
-    return start * math.prod(2 - before / after for before, after in gains.values())
-
-
-# ---- 13.6
-
 def crossing(x1, r1, x2, r2):
     """Where a ratio that is a power of x is 1, if it is r1 at x1 and r2 at x2."""
     power = math.log(r2 / r1) / math.log(x2 / x1)
@@ -409,48 +352,7 @@ def _proportional(x1, r1, x2, r2):
     return x2 / r2
 
 
-# ---- 13.7
-
-def utilisation_left(old, new):
-    """What part of the old model's utilisation the new one reaches on the same hardware. old, new: FLOPs of a token, and its time."""
-    (old_flops, old_time), (new_flops, new_time) = old, new
-    return (new_flops / new_time) / (old_flops / old_time)
-
-
-def _work_inputs(rng):
-    flops, time = rng.randint(200, 600), rng.randint(200, 600)
-    return (flops, time), (round(flops * rng.uniform(0.2, 1.3), 1), round(time * rng.uniform(0.3, 1.8), 1))
-
-
-def _lost(old, new):
-    return 1 - utilisation_left(old, new)
-
-
-def _old_over_new(old, new):
-    return utilisation_left(new, old)
-
-
-def _speed_up(old, new):
-    return old[1] / new[1]
-
-
-def _times_alone(old, new):
-    return new[1] / old[1]
-
-
-def _flops_alone(old, new):
-    return new[0] / old[0]
-
-
-def _both_ratios(old, new):
-    return new[0] / old[0] * new[1] / old[1]
-
-
-def _ratios_apart(old, new):
-    return new[1] / old[1] - new[0] / old[0]
-
-
-# ---- 13.8
+# ---- 13.6
 
 def cheapest(models, price, n_written):
     """The model with the least bill, training and writing together, and the bill in dollars.
@@ -469,7 +371,8 @@ def bill(n_trained, trains, writes, train_price, write_price, n_written):
 
 
 def _bill_inputs(rng):
-    models = {name: (rng.randint(5, 40) * 10**6, rng.randint(10, 60) * 100, rng.randint(20, 90) * 10) for name in rng.sample(["dense", "top", "middle"], rng.choice([2, 3]))}
+    names = rng.sample(["dense", "middle", "top"], rng.choice([2, 3]))
+    models = {name: (rng.randint(5, 40) * 10**6, rng.randint(10, 60) * 100, rng.randint(20, 90) * 10) for name in names}
     once = statistics.mean(n / speed for n, speed, _ in models.values())
     each = statistics.mean(1 / speed for *_, speed in models.values())
     return models, (rng.randint(1, 9), rng.randint(1, 9)), round(once / each * 10 ** rng.uniform(-0.7, 0.7))
@@ -529,6 +432,104 @@ def _bill_first(models, price, n_written):
     return cheapest(models, price, n_written)[::-1]
 
 
+# ---- 13.7
+
+def wrong_winner(a, b):
+    """Of all pairs of a run of a and a run of b, the share in which the model that is worse in the mean scores lower. A tie counts half."""
+    if statistics.mean(a) > statistics.mean(b):
+        a, b = b, a
+    return statistics.mean((x > y) + (x == y) / 2 for x in a for y in b)
+
+
+def _runs_inputs(rng):
+    gap = rng.choice([-1, 1]) * rng.uniform(0.002, 0.02)
+    while True:
+        a, b = ([round(rng.gauss(mean, 0.012), 2) for _ in range(rng.randint(3, 5))] for mean in (1.64, 1.64 + gap))
+        if abs(_gap(a, b)) > 1e-3:
+            return a, b
+
+
+def _same_seeds(a, b):
+    if statistics.mean(a) > statistics.mean(b):
+        a, b = b, a
+    return statistics.mean((x > y) + (x == y) / 2 for x, y in zip(a, b))
+
+
+def _right_winner(a, b):
+    return 1 - wrong_winner(a, b)
+
+
+def _a_is_better(a, b):
+    return statistics.mean((x > y) + (x == y) / 2 for x in a for y in b)
+
+
+def _ties_forgotten(a, b):
+    if statistics.mean(a) > statistics.mean(b):
+        a, b = b, a
+    return statistics.mean(x > y for x in a for y in b)
+
+
+def _ties_are_wrong(a, b):
+    if statistics.mean(a) > statistics.mean(b):
+        a, b = b, a
+    return statistics.mean(x >= y for x in a for y in b)
+
+
+def _a_is_better_without_ties(a, b):
+    return statistics.mean(x > y for x in a for y in b)
+
+
+def _same_seeds_without_ties(a, b):
+    if statistics.mean(a) > statistics.mean(b):
+        a, b = b, a
+    return statistics.mean(x > y for x, y in zip(a, b))
+
+
+def _pairs_counted(a, b):
+    return wrong_winner(a, b) * len(a) * len(b)
+
+
+# ---- 13.8
+
+def utilisation_left(old, new):
+    """What part of the old model's utilisation the new one reaches on the same hardware. old, new: FLOPs of a token, and its time."""
+    (old_flops, old_time), (new_flops, new_time) = old, new
+    return (new_flops / new_time) / (old_flops / old_time)
+
+
+def _work_inputs(rng):
+    flops, time = rng.randint(200, 600), rng.randint(200, 600)
+    return (flops, time), (round(flops * rng.uniform(0.2, 1.3), 1), round(time * rng.uniform(0.3, 1.8), 1))
+
+
+def _lost(old, new):
+    return 1 - utilisation_left(old, new)
+
+
+def _old_over_new(old, new):
+    return utilisation_left(new, old)
+
+
+def _speed_up(old, new):
+    return old[1] / new[1]
+
+
+def _times_alone(old, new):
+    return new[1] / old[1]
+
+
+def _flops_alone(old, new):
+    return new[0] / old[0]
+
+
+def _both_ratios(old, new):
+    return new[0] / old[0] * new[1] / old[1]
+
+
+def _ratios_apart(old, new):
+    return new[1] / old[1] - new[0] / old[0]
+
+
 EXERCISES = [
     Exercise(
         solution=is_one_step, inputs=_step_inputs, n_trials=60,
@@ -542,23 +543,29 @@ EXERCISES = [
             Mutant(function=_fields_forgotten, hint="As many hidden numbers are not all: count the fields that differ."),
             Mutant(function=_model_alone, hint="Training can differ, too: FP8 stands there, and so do steps and the seed."),
             Mutant(function=_rate_counted, hint="Each rung may have the learning rate that suits it: leave muon_lr out."),
-            Mutant(function=_fields_of_the_model, hint="Two things are missing. Training can differ, too: FP8 stands there. And one field may bring a second change "
-                                                       "with it: compare the hidden numbers that a token meets."),
-            Mutant(function=_every_field, hint="Leave muon_lr out. Then compare the hidden numbers that a token meets: they can change though only one field did."),
+            Mutant(function=_fields_of_the_model, hint="Two things are missing. Training can differ, too: FP8 stands there. And one field may bring a "
+                                                       "second change with it: compare the hidden numbers that a token meets."),
+            Mutant(function=_every_field, hint="Leave muon_lr out. Then compare the hidden numbers that a token meets: they can change though only one "
+                                               "field did."),
             Mutant(function=_other_model, hint="This asks whether the models differ. Ask in how many fields, in model and training: exactly one is wanted."),
             Mutant(function=_nothing_changed_is_fine, hint="Two rungs that are the same are no step: ask for exactly one field."),
-            Mutant(function=_width_of_the_field, hint="A layer with experts does not use d_ff: its tokens meet (top_k + n_shared) * d_expert hidden numbers."),
-            Mutant(function=_width_of_experts, hint="A dense model has top_k and d_expert among its fields, but does not use them: its hidden numbers are d_ff."),
+            Mutant(function=_width_of_the_field, hint="A layer with experts does not use d_ff: its tokens meet (top_k + n_shared) * d_expert hidden "
+                                                      "numbers."),
+            Mutant(function=_width_of_experts, hint="A dense model has top_k and d_expert among its fields, but does not use them: its hidden numbers "
+                                                    "are d_ff."),
             Mutant(function=_shared_forgotten, hint="The shared experts work on every token as well: add n_shared to top_k."),
         )),
     Exercise(
         solution=paired, inputs=_scores_inputs,
         hint="Return two numbers. First the n differences a - b, seed by seed. Then their mean, and T95[n - 1] times their standard deviation over sqrt(n).",
         mutants=(
-            Mutant(function=_unpaired, hint="This takes the two models' spreads. What the same seed does to both is no doubt about their difference: subtract first, seed by seed."),
-            Mutant(function=_two_samples, hint="This is the test for two groups that have nothing in common. Here seeds are shared: subtract first, then one spread, with n - 1."),
+            Mutant(function=_unpaired, hint="This takes the two models' spreads. What the same seed does to both is no doubt about their difference: "
+                                            "subtract first, seed by seed."),
+            Mutant(function=_two_samples, hint="This is the test for two groups that have nothing in common. Here seeds are shared: subtract first, "
+                                               "then one spread, with n - 1."),
             Mutant(function=_of_one_run, hint="This is how far one difference may lie from the mean. The mean of n is surer: divide by sqrt(n)."),
-            Mutant(function=_spread_alone, hint="This is the standard deviation of the differences. Divide by sqrt(n), for the mean of n is surer than one; then T95[n - 1] times as much."),
+            Mutant(function=_spread_alone, hint="This is the standard deviation of the differences. Divide by sqrt(n), for the mean of n is surer than "
+                                                "one; then T95[n - 1] times as much."),
             Mutant(function=_signs_lost, hint="Keep the signs: a model that wins once and loses once by as much is no better."),
             Mutant(function=_normal, hint="1.96 is right when the spread is known. It was guessed from a few differences: take T95[n - 1]."),
             Mutant(function=_standard_error, hint="This is the standard error. 95 % of cases need T95[n - 1] times as much."),
@@ -567,37 +574,6 @@ EXERCISES = [
             Mutant(function=_both_halves, hint="This is the whole width, from end to end. The half was asked."),
             Mutant(function=_ends, hint="These are the two ends. The middle and the half width were asked."),
             Mutant(function=_b_minus_a, hint="The sign is the other way round: a - b, so that a positive mean says that a has more bits."),
-        )),
-    Exercise(
-        solution=wrong_winner, inputs=_runs_inputs,
-        hint="Find out which has the lower mean; that one is better. Two loops over all runs of both: count 1 where the worse one's score is lower, a half "
-             "where both are equal. Divide by the number of pairs.",
-        mutants=(
-            Mutant(function=_same_seeds, hint="Those who run one seed each do not take the same one, or it means nothing: every run of a meets every run of b."),
-            Mutant(function=_right_winner, hint="This is the share of pairs that find the better one. The others were asked: fewer bits are better."),
-            Mutant(function=_a_is_better, hint="a is not always the better one: compare the means first."),
-            Mutant(function=_ties_forgotten, hint="A tie counts half: whoever sees it tosses a coin."),
-            Mutant(function=_ties_are_wrong, hint="A tie is half wrong, not wholly: whoever sees it tosses a coin."),
-            Mutant(function=_a_is_better_without_ties, hint="a is not always the better one: compare the means first. And a tie counts half."),
-            Mutant(function=_same_seeds_without_ties, hint="Every run of a meets every run of b, not only that with the same number. And a tie counts half."),
-            Mutant(function=_pairs_counted, hint="These are the pairs. Divide by how many there are."),
-        )),
-    Exercise(
-        solution=worth, inputs=_curve_inputs, n_trials=30,
-        hint="Find two neighbours of the curve, one with more bits and one with fewer; at the ends take the two that are nearest. How far along is the score, "
-             "(high - bits) / (high - low)? Go as far along between the logarithms of their steps, and undo the logarithm.",
-        mutants=(
-            Mutant(function=_straight_in_steps, hint="A straight line over steps. But each doubling brings about as much as the one before: go straight over the logarithm of steps."),
-            Mutant(function=_still_a_logarithm, hint="This is the logarithm of the steps: undo it."),
-            Mutant(function=_nearest_point, hint="This is the nearest point of the curve. Go between the points."),
-            Mutant(function=_first_at_least_as_good, hint="This is the first point that is good enough. The score was reached before it: go between the points."),
-            Mutant(function=_stops_at_the_ends, hint="Beyond its ends the curve goes on, with the slope of its last piece; numpy.interp stops there."),
-            Mutant(function=_ends_alone, hint="This is one line from the first point to the last. Take the two neighbours of the score."),
-            Mutant(function=_fitted, hint="This is one line fitted to all points. The curve bends: take the two neighbours of the score."),
-            Mutant(function=_unsorted_for_numpy, hint="numpy.interp wants its second argument to rise, and scores fall: turn both lists round. And beyond the ends it stops, but the curve goes on."),
-            Mutant(function=_numpy_in_steps, hint="Go straight over the logarithm of steps, not over steps; and beyond its ends the curve goes on, where numpy.interp stops."),
-            Mutant(function=_wrong_end, hint="The way is measured from the wrong end: where the score is `high`, the steps are those of the left point."),
-            Mutant(function=_last_piece, hint="This is the last piece, wherever the score lies. Take its two neighbours."),
         )),
     Exercise(
         solution=sum_of_parts, inputs=_gains_inputs,
@@ -612,6 +588,27 @@ EXERCISES = [
             Mutant(function=_parts_of_after, hint="A gain is a part of the score without the technique: divide by `without`."),
         )),
     Exercise(
+        solution=worth, inputs=_curve_inputs, n_trials=30,
+        hint="Find two neighbours of the curve, one with more bits and one with fewer; at the ends take the two that are nearest. How far along is the score, "
+             "(high - bits) / (high - low)? Go as far along between the logarithms of their steps, and undo the logarithm.",
+        mutants=(
+            Mutant(function=_straight_in_steps, hint="A straight line over steps. But each doubling brings about as much as the one before: go "
+                                                     "straight over the logarithm of steps."),
+            Mutant(function=_still_a_logarithm, hint="This is the logarithm of the steps: undo it."),
+            Mutant(function=_nearest_point, hint="This is the nearest point of the curve. Go between the points."),
+            Mutant(function=_first_at_least_as_good, hint="This is the first point that is good enough. The score was reached before it: go between "
+                                                          "the points."),
+            Mutant(function=_stops_at_the_ends, hint="Beyond its ends the curve goes on, with the slope of its last piece; numpy.interp stops there."),
+            Mutant(function=_ends_alone, hint="This is one line from the first point to the last. Take the two neighbours of the score."),
+            Mutant(function=_fitted, hint="This is one line fitted to all points. The curve bends: take the two neighbours of the score."),
+            Mutant(function=_unsorted_for_numpy, hint="numpy.interp wants its second argument to rise, and scores fall: turn both lists round. And "
+                                                      "beyond the ends it stops, but the curve goes on."),
+            Mutant(function=_numpy_in_steps, hint="Go straight over the logarithm of steps, not over steps; and beyond its ends the curve goes on, "
+                                                  "where numpy.interp stops."),
+            Mutant(function=_wrong_end, hint="The way is measured from the wrong end: where the score is `high`, the steps are those of the left point."),
+            Mutant(function=_last_piece, hint="This is the last piece, wherever the score lies. Take its two neighbours."),
+        )),
+    Exercise(
         solution=crossing, inputs=_ratio_inputs, tolerance=1e-4,
         hint="A power is a straight line where both axes are logarithms: slope = log(r2 / r1) / log(x2 / x1). From log x1, go on until the logarithm of the "
              "ratio is that of 1. Then undo the logarithm.",
@@ -624,19 +621,6 @@ EXERCISES = [
             Mutant(function=_still_log, hint="This is the logarithm of x: undo it."),
             Mutant(function=_slope_upside_down, hint="How far to go is the height over the slope: r1 to the power -1 / slope, not -slope."),
             Mutant(function=_proportional, hint="This takes the ratio to be proportional to x. Its power follows from the two points."),
-        )),
-    Exercise(
-        solution=utilisation_left, inputs=_work_inputs,
-        hint="Utilisation is FLOPs done in the time, over those that the hardware could do. The hardware is the same, so its peak falls out: FLOPs over time, "
-             "new beside old.",
-        mutants=(
-            Mutant(function=_lost, hint="This is the part that is lost. What is left was asked."),
-            Mutant(function=_old_over_new, hint="This is upside down: new over old, so that less than 1 means a loss. More time means less utilisation."),
-            Mutant(function=_speed_up, hint="This is how much faster it is. It also does other work: count the FLOPs."),
-            Mutant(function=_times_alone, hint="These are the times. Utilisation is FLOPs in a time."),
-            Mutant(function=_flops_alone, hint="These are the FLOPs. Utilisation is FLOPs in a time."),
-            Mutant(function=_both_ratios, hint="Time stands below: as much work in less time is more utilisation."),
-            Mutant(function=_ratios_apart, hint="This is a difference of two ratios. Utilisation is FLOPs over time: divide."),
         )),
     Exercise(
         solution=cheapest, inputs=_bill_inputs, n_trials=30,
@@ -654,5 +638,33 @@ EXERCISES = [
             Mutant(function=_one_price, hint="Training and writing have prices of their own."),
             Mutant(function=_name_alone, hint="The name is right. Return the bill behind it: name, dollars."),
             Mutant(function=_bill_first, hint="The other way round: first the name, then the bill."),
+        )),
+    Exercise(
+        solution=wrong_winner, inputs=_runs_inputs,
+        hint="Find out which has the lower mean; that one is better. Two loops over all runs of both: count 1 where the worse one's score is lower, a half "
+             "where both are equal. Divide by the number of pairs.",
+        mutants=(
+            Mutant(function=_same_seeds, hint="Those who run one seed each do not take the same one, or it means nothing: every run of a meets every "
+                                              "run of b."),
+            Mutant(function=_right_winner, hint="This is the share of pairs that find the better one. The others were asked: fewer bits are better."),
+            Mutant(function=_a_is_better, hint="a is not always the better one: compare the means first."),
+            Mutant(function=_ties_forgotten, hint="A tie counts half: whoever sees it tosses a coin."),
+            Mutant(function=_ties_are_wrong, hint="A tie is half wrong, not wholly: whoever sees it tosses a coin."),
+            Mutant(function=_a_is_better_without_ties, hint="a is not always the better one: compare the means first. And a tie counts half."),
+            Mutant(function=_same_seeds_without_ties, hint="Every run of a meets every run of b, not only that with the same number. And a tie counts half."),
+            Mutant(function=_pairs_counted, hint="These are the pairs. Divide by how many there are."),
+        )),
+    Exercise(
+        solution=utilisation_left, inputs=_work_inputs,
+        hint="Utilisation is FLOPs done in the time, over those that the hardware could do. The hardware is the same, so its peak falls out: FLOPs over time, "
+             "new beside old.",
+        mutants=(
+            Mutant(function=_lost, hint="This is the part that is lost. What is left was asked."),
+            Mutant(function=_old_over_new, hint="This is upside down: new over old, so that less than 1 means a loss. More time means less utilisation."),
+            Mutant(function=_speed_up, hint="This is how much faster it is. It also does other work: count the FLOPs."),
+            Mutant(function=_times_alone, hint="These are the times. Utilisation is FLOPs in a time."),
+            Mutant(function=_flops_alone, hint="These are the FLOPs. Utilisation is FLOPs in a time."),
+            Mutant(function=_both_ratios, hint="Time stands below: as much work in less time is more utilisation."),
+            Mutant(function=_ratios_apart, hint="This is a difference of two ratios. Utilisation is FLOPs over time: divide."),
         )),
 ]
