@@ -103,8 +103,9 @@ show.drawing("whole", wide=True,
 # %% [markdown]
 # ## One field a rung
 #
-# How do you compare five models so that each difference has one cause? Let each differ from the one before in one thing. In this
-# package a model is a configuration, and one thing is one field:
+# How do you compare five models so that each difference has one cause? Let each differ from the one before in one thing, and you
+# have an [efficiency ladder](../book/glossary.md#efficiency-ladder). In this package a model is a configuration, and one thing is one
+# field:
 
 # %%
 recipe = TrainConfig.preset("yardstick")
@@ -274,8 +275,8 @@ batches = Batches(text.train, batch_size=recipe.batch_size,
 
 # %% tags=["nbval-ignore-output"]
 drawn = show.Live(
-    alt="Three falling curves: the dense model's loss lowest, the top "
-        "rung's above it, and the loss of its module close by.",
+    alt="Three falling curves close together: the loss of the dense "
+        "model, that of the top rung, and that of its module.",
     caption="This run: thirty steps each, on this machine.")
 models, losses = {}, {}
 for name, rung in live().items():
@@ -398,7 +399,7 @@ show.show(fig, alt="A grid of circles, a column for each technique and one for a
 #
 # First you need a ruler for small differences. Two models, three seeds each, and a difference of half a percent: is it real? Runs
 # with one seed read the same batches in the same order. If good batches are good for everybody, they share part of their luck,
-# and it cancels when you subtract *by seed*. Do they? Take ten models of the earlier chapters, five seeds each, and all 45 pairs:
+# and it cancels when you [subtract by seed](../book/glossary.md#paired-difference). Do they? Take ten models of the earlier chapters, five seeds each, and all 45 pairs:
 
 # %%
 from itertools import combinations
@@ -433,8 +434,9 @@ print(f"spread by seed: {statistics.median(narrower):.2f} of what it is "
 # Every pair. A seed that is lucky for one model is lucky for the next, whatever is inside it. Pairing halves the spread, and half
 # the spread is what you would otherwise buy with four times as many seeds. It costs nothing but the discipline to write seeds down.
 #
-# What is left scatters around the true difference. The mean of $n$ differences is off by about its standard error, $s / \sqrt n$,
-# and a few of them do not know their own spread $s$ well: an interval that is right 95 times of 100 reaches 4.30 standard errors to each side for
+# What is left scatters around the true difference. The mean of $n$ differences is off by about its [standard
+# error](../book/glossary.md#standard-error), $s / \sqrt n$, and a few of them do not know their own spread $s$ well. So an
+# [interval](../book/glossary.md#confidence-interval) that is right 95 times of 100 reaches 4.30 standard errors to each side for
 # three of them, and 2.78 for five (Student's $t$).
 #
 # > **Exercise 13.2** (differences by seed; medium, 15 minutes). Write `paired(a, b)`. `a` and `b` are lists of scores of two models,
@@ -674,7 +676,7 @@ show.show(fig, alt="The dense model's score falls steadily as its price in steps
 # ## Where the lines cross
 #
 # A loss here is not a loss everywhere. Some of these prices fall with size. Can small measurements say where a technique begins to pay?
-# This section is **extrapolation**: it leaves what we measured, on purpose, and says how far.
+# This section is [extrapolation](../book/glossary.md#extrapolation): it leaves what we measured, on purpose, and says how far.
 
 # %% tags=["remove-input"]
 show.drawing("crossing",
@@ -892,7 +894,7 @@ for rate in ("0.005", "0.01", "0.02", "0.04"):
                    | {name: f"{bits:.4f}" for name, bits in found.items()}
                    | {"best": min(found, key=found.get), "MTP's gain":
                       f"{found['dense'] - found['MTP']:.4f}"})
-show.table(by_rate, caption="Bits per byte, one seed, each technique alone.")
+show.table(by_rate, caption="Bits per byte, one seed; each alone.")
 
 # %% [markdown]
 # At the yardstick's own rate, 0.01, experts win and the module brings 0.0015 bits: you would have dropped it. At 0.02 it brings ten
@@ -1056,7 +1058,7 @@ ledger.show("C08", "C11")
 #
 # - **V3 is a ladder too.** Its report keeps V2's latents and experts, and adds a bias for the balance, the module, and FP8
 #   ([DeepSeek-V3](../book/references.md#deepseek-v3), sections 2 and 3.3).
-# - **From above.** DeepSeek's papers switch one technique on or off in a model that has the others: latents in two mixtures of
+# - **From above.** DeepSeek's [ablations](../book/glossary.md#ablation) switch one technique off in a model that has others: latents in two mixtures of
 #   experts (V2, Table 9), the module and the bias in two sizes each (V3, Tables 4 and 5), FP8 in two (V3, appendix B.1). Two sizes
 #   are the smallest ladder on which one can see whether a gain grows or shrinks.
 # - **R1 stands on top.** It changes none of the four. It is V3's base model, trained further
