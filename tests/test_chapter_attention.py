@@ -1,11 +1,9 @@
 """Chapter 03: patterns and their names, the bugs, the count behind the roofline, the explorable in both languages, and typed figures."""
 
 import copy
-import importlib.util
 import itertools
 import json
 import random
-import shutil
 import statistics
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +13,7 @@ import browser as browsers
 import pytest
 import torch
 
+from book_files import write_statics
 from configs import odd_config
 from minimodels import lab
 from minimodels.attention import Cache
@@ -218,11 +217,7 @@ def test_the_pattern_of_a_model_is_that_of_patterns():
 def page(tmp_path_factory):
     """A page of the site with one instance in it, in a browser; nothing may go wrong on it."""
     folder, wrong = tmp_path_factory.mktemp("patterns"), []
-    spec = importlib.util.spec_from_file_location("site_explorables", ROOT / "book" / "_ext" / "explorables.py")
-    extension = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(extension)
-    extension.write(SimpleNamespace(outdir=folder, builder=SimpleNamespace(format="html")))
-    shutil.copytree(ROOT / "book" / "_static", folder / "_static", dirs_exist_ok=True, ignore=shutil.ignore_patterns("vendor"))
+    write_statics(folder)
     (folder / "page.html").write_text(f"""<!doctype html><html data-theme="light"><head><meta charset="utf-8"><title>x</title>
 <meta name="viewport" content="width=device-width">
 <link rel="stylesheet" href="_static/tokens.css"><link rel="stylesheet" href="_static/fonts.css">

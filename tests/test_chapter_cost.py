@@ -1,19 +1,17 @@
 """Chapter 01: its explorable against published runs, its bug, its drawings, and the figures that its text writes down."""
 
 import copy
-import importlib.util
 import json
 import math
 import re
-import shutil
 import statistics
 from dataclasses import replace
-from types import SimpleNamespace
 
 import browser as browsers
 import pytest
 import torch
 
+from book_files import write_statics
 from minimodels import cost, exercises, lab
 from minimodels.bugs import plant
 from minimodels.bugs.cost import EveryExpert
@@ -101,11 +99,7 @@ def test_a_sparse_model_and_its_twin_are_as_large():
 def visit(tmp_path_factory):
     """Opens a page with the explorable as the site shows it, of a width in px; nothing may go wrong on it."""
     folder = tmp_path_factory.mktemp("cost")
-    spec = importlib.util.spec_from_file_location("explorables_extension", ROOT / "book" / "_ext" / "explorables.py")
-    extension = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(extension)
-    extension.write(SimpleNamespace(outdir=folder, builder=SimpleNamespace(format="html")))
-    shutil.copytree(ROOT / "book" / "_static", folder / "_static", dirs_exist_ok=True, ignore=shutil.ignore_patterns("vendor"))
+    write_statics(folder)
     styles = "".join(f'<link rel="stylesheet" href="_static/{name}.css">' for name in ("tokens", "fonts", "explorables/explorables"))
     (folder / "page.html").write_text(f'<!doctype html><html lang="en" data-theme="light"><meta charset="utf-8">{styles}'
                                       '<meta name="viewport" content="width=device-width"><script defer src="_static/explorables.js"></script>'

@@ -1,18 +1,16 @@
 """Stepping through drafts: a recorded generation is the model's own, both languages say the same, and keys alone are enough."""
 
-import importlib.util
 import json
 import random
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import browser as browsers
 import pytest
 import torch
 
+from book_files import write_statics
 from configs import odd_config
 from minimodels import lab
 from minimodels.checkpoint import Run
@@ -133,11 +131,7 @@ RUNS = [random_run(3), random_run(8), random_run(5)]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("drafts")
-    spec = importlib.util.spec_from_file_location("site_explorables", ROOT / "book" / "_ext" / "explorables.py")
-    extension = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(extension)
-    extension.write(SimpleNamespace(outdir=folder, builder=SimpleNamespace(format="html")))
-    shutil.copytree(ROOT / "book" / "_static", folder / "_static", dirs_exist_ok=True, ignore=shutil.ignore_patterns("vendor"))
+    write_statics(folder)
     for theme in ("light", "dark"):
         (folder / f"{theme}.html").write_text(f"""<!doctype html><html lang="en" data-theme="{theme}"><head><meta charset="utf-8"><title>Drafts</title>
 <meta name="viewport" content="width=device-width"><link rel="stylesheet" href="_static/tokens.css"><link rel="stylesheet" href="_static/fonts.css">

@@ -1,18 +1,16 @@
 """The tokens of a text with their experts: what is encoded and counted, that both languages agree, and the page with keys and on a phone."""
 
-import importlib.util
 import itertools
 import json
 import random
-import shutil
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 
 import browser as browsers
 import pytest
 import torch
 
+from book_files import write_statics
 from minimodels import lab
 from minimodels.checkpoint import Run
 from minimodels.explorables import ExpertText, scripts
@@ -163,11 +161,7 @@ def test_both_languages_say_the_same(browser):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("experts")
-    spec = importlib.util.spec_from_file_location("site_explorables", ROOT / "book" / "_ext" / "explorables.py")
-    extension = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(extension)
-    extension.write(SimpleNamespace(outdir=folder, builder=SimpleNamespace(format="html")))
-    shutil.copytree(ROOT / "book" / "_static", folder / "_static", dirs_exist_ok=True, ignore=shutil.ignore_patterns("vendor"))
+    write_statics(folder)
     for theme in ("light", "dark"):
         (folder / f"{theme}.html").write_text(f"""<!doctype html><html lang="en" data-theme="{theme}"><head><meta charset="utf-8"><title>x</title>
 <meta name="viewport" content="width=device-width"><style>body {{ margin: 1rem; background: var(--paper); }}</style>

@@ -1,19 +1,17 @@
 """Floating-point bits: codes and casts are torch's, both languages agree on them, and a page is used by keys alone."""
 
-import importlib.util
 import json
 import math
 import random
-import shutil
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
 
 import browser as browsers
 import pytest
 import torch
 from traitlets import TraitError
 
+from book_files import write_statics
 from minimodels.explorables import FloatBits, scripts
 from minimodels.explorables.float_bits import (FORMATS, beside, bits, code_of, digits_of, fields, kind, largest, percent, relative_error,
                                                typed, value_of, written)
@@ -214,11 +212,7 @@ def test_both_languages_agree(browser):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bits")
-    spec = importlib.util.spec_from_file_location("site_explorables", ROOT / "book" / "_ext" / "explorables.py")
-    extension = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(extension)
-    extension.write(SimpleNamespace(outdir=folder, builder=SimpleNamespace(format="html")))
-    shutil.copytree(ROOT / "book" / "_static", folder / "_static", dirs_exist_ok=True, ignore=shutil.ignore_patterns("vendor"))
+    write_statics(folder)
     return folder
 
 

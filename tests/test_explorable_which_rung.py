@@ -1,16 +1,14 @@
 """Which rung for what: bills told by hand, both languages say the same, and a page that answers to keys alone."""
 
-import importlib.util
 import json
 import random
 import re
-import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import browser as browsers
 import pytest
 
+from book_files import write_statics
 from minimodels.explorables import WhichRung, scripts, which_rung
 from minimodels.ladder import rungs
 from minimodels.studies.together import Measured
@@ -183,11 +181,7 @@ def test_both_languages_tell_the_same_bills_and_say_the_same(browser):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("which-rung")
-    spec = importlib.util.spec_from_file_location("explorables_extension", ROOT / "book" / "_ext" / "explorables.py")
-    extension = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(extension)
-    extension.write(SimpleNamespace(outdir=folder, builder=SimpleNamespace(format="html")))
-    shutil.copytree(ROOT / "book" / "_static", folder / "_static", dirs_exist_ok=True, ignore=shutil.ignore_patterns("vendor"))
+    write_statics(folder)
     links = "".join(f'<link rel="stylesheet" href="_static/{name}.css">' for name in ("tokens", "fonts", "explorables/explorables"))
     for theme in ("light", "dark"):
         (folder / f"{theme}.html").write_text(

@@ -1,6 +1,5 @@
 """The explorables: two languages, one answer; a committed output that is small, stable and safe; and pages that work without a kernel."""
 
-import importlib.util
 import itertools
 import json
 import random
@@ -16,6 +15,7 @@ import browser as browsers
 import nbformat
 import pytest
 
+from book_files import load, write_statics
 from configs import odd_config
 from minimodels.config import ModelConfig
 from minimodels.explorables import ALL, Absorb, KVCache, base, kv_cache, scripts
@@ -29,13 +29,6 @@ VIEW = "application/vnd.jupyter.widget-view+json"
 LARGEST = {"tokens": 80_000}    # characters of a committed output, where its facts are many: here 3,839 merges
 
 each_piece = pytest.mark.parametrize("piece", ALL, ids=lambda piece: piece.name)
-
-
-def load(path):
-    spec = importlib.util.spec_from_file_location(f"file_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 class Table(HTMLParser):
@@ -226,7 +219,7 @@ def test_state_survives_quotes_and_tags_and_refuses_what_is_not_finite():
 
 @each_piece
 def test_a_notebook_stores_the_same_output_each_time_and_no_widget(piece):
-    tidy = load(ROOT / "book" / "_tools" / "execute.py").tidy
+    tidy = load("_tools/execute.py").tidy
     outputs = []
     for _ in range(2):
         data, metadata = piece()._repr_mimebundle_()
@@ -296,7 +289,7 @@ explorables.write(SimpleNamespace(outdir={str(tmp_path)!r}, builder=SimpleNamesp
 
 
 def test_only_a_page_with_an_explorable_gets_the_scripts():
-    extension, added = load(ROOT / "book" / "_ext" / "explorables.py"), []
+    extension, added = load("_ext/explorables.py"), []
     app = SimpleNamespace(add_js_file=lambda name, **_: added.append(name), add_css_file=added.append)
     extension.link(app, "page", "page.html", {"body": "<p>an explorable</p>"}, None)
     assert added == []
@@ -375,8 +368,7 @@ PIECES = (KVCache.preset("DeepSeek-V3"), Absorb(), KVCache.preset("Llama-3.1-405
 def folder(tmp_path_factory):
     """A small site, made by the extension: pages for the site's two themes, and for a dark notebook, which has no tokens."""
     folder = tmp_path_factory.mktemp("explorables")
-    load(ROOT / "book" / "_ext" / "explorables.py").write(SimpleNamespace(outdir=folder, builder=SimpleNamespace(format="html")))
-    shutil.copytree(ROOT / "book" / "_static", folder / "_static", dirs_exist_ok=True, ignore=shutil.ignore_patterns("vendor"))
+    write_statics(folder)
     tokens = "".join(f'<link rel="stylesheet" href="_static/{name}.css">' for name in ("tokens", "fonts"))
     pieces = "\n".join(piece.html() for piece in PIECES)
     themes = {"light": ('data-theme="light"', ""), "dark": ('data-theme="dark"', ""), "lab": ("", 'data-jp-theme-light="false"')}

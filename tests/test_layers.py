@@ -3,7 +3,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 from torch.testing import assert_close
 
 from configs import odd_config

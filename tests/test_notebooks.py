@@ -1,13 +1,13 @@
 """The notebooks: the text and its execution agree, and every address is the one in pyproject.toml."""
 
 import ast
-import importlib.util
 import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from book_files import load
 from minimodels import lab
 
 nbformat = pytest.importorskip("nbformat")
@@ -18,14 +18,7 @@ CHAPTERS = sorted((ROOT / "chapters").glob("*.py"))
 ADDRESSED = re.compile(r"(?:colab\.research\.google\.com/github/|(?:git\+|git clone )https://github\.com/)([\w.-]+/[\w.-]*[\w-])")
 
 
-def load_tool(name):
-    spec = importlib.util.spec_from_file_location(f"book_tool_{name}", ROOT / "book" / "_tools" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-execute, address = load_tool("execute"), load_tool("address")
+execute, address = load("_tools/execute.py"), load("_tools/address.py")
 ADDRESS = address.address()
 each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import html
-import importlib.util
 import json
 import re
 import threading
@@ -11,6 +10,8 @@ from urllib.parse import parse_qsl
 
 import browser as browsers
 import pytest
+
+from book_files import load
 
 yaml = pytest.importorskip("yaml")
 ROOT = Path(__file__).parents[1]
@@ -25,19 +26,12 @@ GRAVE = ("serious", "critical")
 pytestmark = [pytest.mark.xdist_group("site"), pytest.mark.timeout(300)]
 
 
-def load_tool(name):
-    spec = importlib.util.spec_from_file_location(f"book_tool_{name}", ROOT / "book" / "_tools" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The folder of the site, built with warnings as errors."""
     pytest.importorskip("jupyter_book", reason="needs the site's tools: pip install -r requirements.txt")
     out = tmp_path_factory.mktemp("site")
-    status = load_tool("site").build(out=out, is_strict=True)
+    status = load("_tools/site.py").build(out=out, is_strict=True)
     assert status == 0, "the build of the site has warnings; they stand above"
     return out / "_build" / "html"
 
@@ -45,7 +39,7 @@ def site(tmp_path_factory):
 @pytest.fixture(scope="module")
 def address(site):
     """Where the built site is served."""
-    running = load_tool("site").server(site, 0)
+    running = load("_tools/site.py").server(site, 0)
     threading.Thread(target=running.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{running.server_port}"
     running.shutdown()

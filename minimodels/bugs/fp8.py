@@ -1,6 +1,6 @@
 """Ways to spoil an FP8 layer that a loss curve hardly shows."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor

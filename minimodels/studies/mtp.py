@@ -13,7 +13,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from minimodels import convert, lab
 from minimodels.attention import Cache
-from minimodels.bugs import plant
 from minimodels.bugs.mtp import BUGS
 from minimodels.checkpoint import Run
 from minimodels.config import ModelConfig, TrainConfig

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from minimodels import cost
-from minimodels.config import ModelConfig, TrainConfig
 from minimodels.data import Dataset
 from minimodels.devices import choose_device
 from minimodels.evaluate import acceptance, windows
