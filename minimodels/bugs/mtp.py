@@ -1,4 +1,4 @@
-"""Ways to spoil multi-token prediction: three that train, and three that write. None changes the main model's own loss for the worse."""
+"""Ways to spoil multi-token prediction: three that train, and three that write. None stops the main model from learning."""
 
 import torch
 from torch import Tensor
