@@ -156,7 +156,7 @@ for below, rung in zip(climb, climb[1:]):
           *changed(below.training, rung.training))
 
 # %% tags=["remove-input"]
-show.drawing("rungs",
+show.drawing("rungs", wide=True,
              alt="Five rungs, each resting on those below: dense; MLA, attention='mla'; experts, n_experts=31; MTP, mtp_depth=1; FP8, fp8=True. Below: the same on every rung are tokens and their order, width and layers, vocabulary, and 320 hidden numbers that work on a token.",
              caption="The ladder. Each rung keeps what the rungs below have.")
 
@@ -369,8 +369,8 @@ for name, column in columns.items():
                     marker={"size": [10 + 20 * min(1, abs(math.log(f)) / math.log(6)) * is_change for f, is_change in zip(means, changes_it)],
                             "symbol": symbols, "color": color, "opacity": 1, "line": {"color": color, "width": 2}})
 n_cheaper, n_dearer = (sum(sum(column[name]) for name in names[1:]) for column in (saves, costs))
-fig.update_layout(title=f"Of {4 * len(coins)} steps in eight currencies {n_cheaper} make something cheaper, and {n_dearer} dearer", height=660,
-                  xaxis={"side": "top", "range": [-0.5, 4.5]}, yaxis={"range": [len(coins) - 0.4, -0.6]}, margin={"t": 92, "l": 88})
+fig.update_layout(title=f"Of {4 * len(coins)} steps in eight currencies {n_cheaper} make something cheaper, and {n_dearer} dearer", height=630,
+                  xaxis={"side": "top", "range": [-0.5, 4.5]}, yaxis={"range": [len(coins) - 0.4, -0.6]}, margin={"t": 92, "l": 88, "b": 16})
 show.show(fig, alt="A grid of circles, a column for each technique and one for all four, a row for each of eight currencies. Filled circles save, hollow ones cost, a dash is neither; most are hollow. The largest filled one is the cache with MLA.",
           caption="Recorded: minimodels studies ladder and ladder-pace. The factor beside the rung below; in the last column beside the dense model. Filled: less with every seed or repetition; "
                   f"hollow: more with every one; a dash: within half a percent, or they disagree. {recorded('ladder')['trials'][0]['hardware']}.")
@@ -379,7 +379,7 @@ show.show(fig, alt="A grid of circles, a column for each technique and one for a
 # <!-- figure pending: study ladder -->
 # <!-- figure pending: study ladder-pace -->
 #
-# Go down the columns. **Latents** save in one row, and there more than anything else saves anywhere. They pay in bits and in time.
+# Go down the columns. **Latent attention** saves in one row, and there more than anything else saves anywhere. It pays in bits and in time.
 #
 # **Experts** buy one percent of the bits with three times the parameters. They add hardly any operations, and yet a step takes more
 # than half as long again. You know both reasons from chapter 7: small products, and an optimizer that moves every parameter, whether
@@ -504,7 +504,7 @@ show.show(fig,
 # %%
 def interval(changes):
     middle, half = of_pairs(changes, [0] * len(changes))
-    return f"{middle:+.2f} ± {half:.2f}"
+    return f"{middle:+.2f} ± {half:.2f}".replace("-", "−")
 
 
 show.table([{"technique": name, "alone, %": interval(alone[name]),
@@ -811,7 +811,7 @@ fig.add_scatter(x=[61], y=[1.8], mode="markers+text", text=["V3, reported"], tex
                 marker={"symbol": "diamond", "size": 11, "color": show.COLORS["ink"][0]})
 fig.update_layout(xaxis={"tickvals": many, "ticktext": [str(n) for n in many], "range": [math.log10(3.7), math.log10(68)]})
 show.show(fig, alt="A dashed curve with a band rises from about 1.25 at four layers to 1.7 at sixty-one. A diamond at sixty-one layers and 1.8 marks what DeepSeek reports, a little above the band.",
-          caption="Extrapolated from minimodels study mtp-pass, batch 1, three repetitions, with 85 to 90 percent of the drafts standing. The dot is measured, the dashes are a guess.")
+          caption="Extrapolated from minimodels study mtp-pass, batch 1, three repetitions, with 85 to 90 percent of the drafts standing. At the dot pass and draft are measured, along the dashes they are a guess.")
 
 # %%
 print(f"61 layers: {min(spans[61]):.2f} to {max(spans[61]):.2f} times as "
