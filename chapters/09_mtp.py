@@ -894,11 +894,12 @@ show.show(fig.update_xaxes(tickvals=at_batch, ticktext=[str(B) for B in at_batch
 rows = []
 for B in (1, 2, 8, 64):
     of = [t for t in decoding["trials"] if t["arm"] == f"B={B}"]
-    speed = {n: [t["n_tokens"] / statistics.median(t["seconds"][n])
-                 for t in of] for n in ("0", "1")}
+    speed = {way: [t["n_tokens"] / statistics.median(t["seconds"][n])
+                   for t in of]
+             for n, way in (("0", "no drafts"), ("1", "one a pass"))}
     rows.append({"texts": B,
-                 **{f"tokens a second, {n} drafts": f"{statistics.mean(x):,.0f}"
-                    for n, x in speed.items()},
+                 **{f"tokens a second, {way}": f"{statistics.mean(x):,.0f}"
+                    for way, x in speed.items()},
                  "first drafts stand":
                      f"{statistics.mean(t['acceptance']['1'] for t in of):.0%}",
                  "the same text": all(t["same_text"][n] == 1 for t in of
