@@ -67,11 +67,11 @@ print(lab.tier())
 # %% [markdown]
 # ## The pain
 #
-# Suppose that all parameters of DeepSeek-V3 had a say in every token. Then it would compute, roughly, so much more:
+# Suppose that all parameters of DeepSeek-V3 had a say in every token. Then each token would cost roughly this much more:
 #
 # **17.9 times**
 #
-# Its training took 57 days (2.788 million GPU-hours on 2,048 GPUs). That would have become some two and a half to three years. To
+# Its training took 57 days (2.788 million GPU-hours on 2,048 GPUs). That would have been some two and a half to three years. To
 # have the parameters and not pay for them, you must let most of them rest, and choose which, token by token, *before* you know what
 # they would have said.
 
@@ -269,8 +269,8 @@ print("eight slices = the network:",
       torch.allclose(y, network(x), atol=1e-5))
 
 # %% [markdown]
-# So a dense layer *is* a mixture of experts, one in which all eight are chosen. (By (7.1) each would count an eighth; the third
-# matrix can make up for that.) What is new in a mixture is that the sum may stop early.
+# So a dense layer *is* a mixture of experts, one in which all eight are chosen, each with weight 1. (The weights of (7.1) sum to
+# 1.) What is new in a mixture is that the sum may stop early.
 #
 # Cut each expert into $m$ pieces and choose $m$ times as many: work and parameters are the same, and the number of teams that can be
 # formed explodes.
@@ -475,8 +475,8 @@ for T in COUNTS:
           f"{ms[T]['loop'] / ms[T]['sorted']:.1f} times as long")
 
 # %% [markdown]
-# Look at the height of both lines. A token in a small group costs many times what it costs in a crowd. Thirty-two small matrices are
-# less convenient for a processor than one large one. We will meet that bill again.
+# A token in a small group costs many times what it costs in a crowd. Thirty-two small matrices are less convenient for a processor
+# than one large one. We will meet that bill again.
 #
 # ### Five: what the gate can learn
 #
@@ -557,14 +557,14 @@ show.table([{"gate": kind, "experts a token": k,
 # ([Switch](../book/references.md#switch), eq. 2). The 6 is softmax's: its denominator holds all scores, so even experts that
 # were not chosen hear about it. Divide two of its weights by their sum, and the denominator cancels.
 #
-# An expert learns from the tokens that it gets, and from no others. One that is never chosen never improves, so it is hardly ever
+# An expert learns from the tokens that it gets, and from no others. One that is seldom chosen hardly improves, and so stays seldom
 # chosen. The biases, which get no gradient at all, are there to break that circle. How they move is chapter 8.
 #
 # ### Six: one for everybody
 #
-# What every token needs, thirty-two experts would each have to learn. DeepSeekMoE takes it out: a **shared expert** that every token
-# passes, without a gate. In their model it became indispensable. Switched off after training, with one more routed
-# expert in its place, the loss on the Pile rose by a third, from 1.808 to 2.414
+# What every token needs, thirty-two experts would each have to learn. DeepSeekMoE takes it out: a **shared expert** that every
+# token passes, without a gate. In their model it became indispensable. When they switched it off after training, with one more
+# routed expert in its place, the loss on the Pile rose by a third, from 1.808 to 2.414
 # ([DeepSeekMoE](../book/references.md#deepseekmoe), section 4.5). And in our checkpoint?
 
 # %%
@@ -677,10 +677,10 @@ show.table(rows)
 #
 # ### How many bits does it tell?
 #
-# Now all words together: 80,640 tokens of validation text, each labelled in six ways. The token itself; the token before it; its kind,
-# as Python's own `tokenize` sees it (keyword, name, operator, number, string, comment, white space, not Python); code or English; one
-# of eight groups into which k-means sorts the embeddings, whatever stands around; and the file, 28 of them, which is its subject. How
-# much less surprised are you by the expert, if you know the label?
+# Now all words together: 80,640 tokens of validation text, each labelled in six ways: the token itself; the token before it; its
+# kind, as Python's own `tokenize` sees it (keyword, name, operator, number, string, comment, white space, not Python); code or
+# English; one of eight groups into which k-means sorts the embeddings, whatever the context; and the file, 28 of them, which is its
+# subject. How much less surprised are you by the expert, if you know the label?
 #
 # The answer is called **mutual information**, and its unit is the bit. With $p$ for shares of all tokens,
 #
@@ -756,15 +756,15 @@ show.table([{"what you know": label}
                  for n, each in routing["layers"].items()}])
 
 # %% [markdown]
-# Read it from the bottom. The file, the nearest thing to a subject that we have, tells 0.11 to 0.16 bits of nearly 4. This is what is
-# left of the hospital. The *kind* tells 0.79 bits in layer 1. That sounds like grammar, but eight groups of similar embeddings, formed
-# without Python's help and without context, tell nearly as much, 0.73. It is the words that are sorted, and words of a kind are
-# alike.
+# Read it from the bottom. The file, the nearest thing to a subject that we have, tells 0.11 to 0.16 bits of nearly 4. Moved along
+# the text, the file labels still tell 0.07 to 0.12; the difference is what is left of the hospital. The *kind* tells 0.79 bits in
+# layer 1. That sounds like grammar, but eight groups of similar embeddings, formed without Python's help and without context, tell
+# nearly as much, 0.73. It is the words that are sorted, and words of a kind are alike. (The token before tells so much mostly
+# because it foretells the token.)
 #
 # In layer 3 the token still tells most, but less than before. The kind tells 0.99 bits against 0.59 for the groups, and "code or
-# English?" has risen from 0.16 to 0.47. Here the gate also uses what attention has found out: what the word does. There is something
-# like a Python department two floors up, and 0.47 bits of 3.81 is how strictly it is kept. (In no layer did one of 199 shifted texts
-# tell 0.12 bits about the kind.)
+# English?" has risen from 0.16 to 0.47. Here the gate also uses what attention has found out: what the word does. There is
+# something like a Python department two floors up, and 0.47 bits of 3.81 is how strictly it is kept.
 #
 # ### Dismiss the specialist
 #
@@ -780,8 +780,8 @@ suffer = {f"after {kind}": damage[kind] for kind in damage if counted.get(kind, 
 fig = show.bars(suffer, unit="loss, nats a token more", concept={name: "moe" for name in suffer if name != "all tokens"},
                 title="Without their favourite expert, keywords and operators suffer")
 fig.update_layout(xaxis={"range": [-0.03, 0.18]})
-show.show(fig, alt="Bars of the rise in loss by kind of the token read: highest for keywords and operators, near nothing for others and for all tokens together.",
-          caption="Recorded: minimodels study moe-routing; layer 3, expert 9 forbidden; 128 windows of unseen text.")
+show.show(fig, alt="Bars of the rise in loss by kind of the token read: highest for keywords and operators, near nothing for others, 0.017 for all tokens together.",
+          caption="Recorded: minimodels study moe-routing; layer 3, expert 9 forbidden; 128 windows of unseen text, nearly all Python.")
 
 # %% [markdown]
 # After a keyword the loss rises by 0.155 nats (a nat is 1.44 bits), after an operator by 0.099 (45 percent of the operators had this
@@ -814,7 +814,7 @@ torch.manual_seed(0)
 model = Transformer(MODELS["fine"])
 live = show.Live(
     alt="Bits that a token's kind tells about its expert, above what "
-        "shifted labels tell: some at once, then none, then more.",
+        "shifted labels tell: some at once, then hardly any, then more.",
     caption="This run: 60 steps, layer 3, 32 experts; eleven windows.")
 steps, known, chance, busiest = [], [], [], []
 for record in train(model, batches, LIVE):
@@ -855,7 +855,7 @@ dense_runs = [t for t in recorded("mla-quality")["trials"] if t["arm"] == "mha"]
 quality = recorded("moe-quality")["trials"]
 scores = {name: [t["bits_per_byte"] for t in (dense_runs if name == "dense" else quality) if name in ("dense", t["arm"])] for name in MODELS}
 show.show(show.dots(scores, unit="bits per byte of unseen text", concept={name: "dense" if name == "dense" else "moe" for name in scores},
-                    title="Two experts a token or more save one percent; one saves nothing"),
+                    title="Two experts a token or more save one percent; top-1 saves nothing"),
           alt="Five rows of five dots. Dense and top-1 lie around 1.64, top-1 with the widest spread; top-2, fine, and fine with a shared expert lie around 1.62.",
           caption=f"Recorded: minimodels studies moe-quality and mla-quality; five seeds a model, 600 steps; {quality[0]['hardware']}. The stroke is the mean.")
 
@@ -884,10 +884,10 @@ show.table(rows, caption="More bits per byte in %, mean (range) of five "
            "seeds. Busiest: its tokens over its fair share, worst layer.")
 
 # %% [markdown]
-# Top-2, *fine*, and *fine + shared* save about one percent, with every seed. Which of the three is best the seeds do not say: each pair
-# changes its order. The shared expert is no more indispensable than in the checkpoint. And top-1 saves nothing; but look at its last
-# entry. The busiest of its eight experts takes 2.6 to 6.8 times its share, a third to five sixths of all tokens. It may lack balance,
-# and not a second expert.
+# Top-2, *fine*, and *fine + shared* save about one percent, with every seed. Which of the three is best the seeds do not say: each
+# pair changes its order. The shared expert is no more indispensable than in the checkpoint. And top-1 saves nothing; but look at
+# its last entry. The busiest of its eight experts takes 2.6 to 6.8 times its share, a third to five sixths of all tokens. Does it
+# lack balance, or a second expert?
 #
 # ### What is a choice worth?
 #
@@ -919,10 +919,16 @@ show.table(rows, caption="Recorded: minimodels studies moe-hash, moe-live "
            "(60 steps, a third of the text) and moe-quality.")
 
 # %% [markdown]
-# After 600 steps the seeds see no difference, and both are ahead of the dense network with each of the three. After 60 steps the fixed
-# choice is ahead of the learnt one, perhaps because it cannot collapse. So what our experts save takes no clever choice: the learnt
-# gate, too, decides mostly by the word. (How much each of the four counts is still learnt.) The hospital is worse than a wrong picture:
-# in ours the patients fare as well when nobody chooses a doctor. Does that hold for larger models?
+# After 600 steps three seeds show no difference, and could not show a small one: they scatter by 0.01, and all that *fine* saves is
+# 0.014. But with each seed both choices are ahead of the dense network. After 60 steps the fixed one is ahead of the learnt one,
+# perhaps because it cannot collapse.
+#
+# The same runs hint at what top-1 lacks. The eight teams never mix: each is a large expert like top-1's, in four pieces whose
+# weights are learnt. But the busiest team gets only 1.15 times its share, and they are ahead of top-1 with each seed. Top-1 seems
+# to lack balance, rather than a second expert.
+#
+# So our experts save without a clever choice, too; the learnt gate itself decides mostly by the word. The hospital is worse than a
+# wrong picture: in ours, as far as three seeds can tell, the patients fare as well when nobody chooses a doctor.
 #
 # ## What the papers measured
 #
@@ -937,8 +943,8 @@ show.table(rows, caption="Recorded: minimodels studies moe-hash, moe-live "
 # | GShard | 2 | 2 | 1.867 |
 # | DeepSeekMoE | 7 of 63 small ones, and 1 shared | 2 | 1.808 |
 #
-# It does not quite. *Hash* has no choice to learn, and goes seven tenths of the way from dense to Switch. The rest, 0.051, is what
-# choosing was worth, with one expert a token, after a hundred billion of them. A learnt gate can pay; it takes more than ours.
+# In larger models a choice is worth something. *Hash* has none to learn, and goes seven tenths of the way from dense to Switch. The
+# rest, 0.051, is what choosing was worth.
 #
 # And look at their upper bound. A dense model with sixteen times the feed-forward networks reaches 1.806 (Table 2). DeepSeekMoE, with
 # 1.808, loses next to nothing of that and computes an eighth of it (their own number).
@@ -959,7 +965,7 @@ planted = recorded("moe-bugs")
 by_gate = {arm: [t for t in planted["trials"] if t["arm"] == arm] for arm in planted["arms"]}
 show.show(show.dots({arm: [t["bits_per_byte"] for t in runs] for arm, runs in by_gate.items()}, unit="bits per byte of unseen text",
                     concept={arm: "moe" for arm in by_gate if arm != "right"}, title="A seed changes more than any of these bugs"),
-          alt="Six rows of three dots, the right gate and five bugs. All rows span the same 1.90 to 1.93.",
+          alt="Six rows of three dots, the right gate and five bugs. All dots lie between 1.90 and 1.93, and the rows overlap.",
           caption=f"Recorded: minimodels study moe-bugs; the model fine, 200 steps, three seeds; {planted['trials'][0]['hardware']}.")
 
 # %%
@@ -1065,18 +1071,19 @@ from minimodels.studies.cost import forward_backward, whole_step
 
 parts = {"forward, backward": forward_backward, "whole step": whole_step}
 timed = interleaved({f"{name}, {part}": make(MODELS[name])
-                     for name in ("dense", "fine")
+                     for name in ("dense", "fine + shared")
                      for part, make in parts.items()},
                     rounds=3, clock=time.thread_time)
 for part in parts:
     ratio = [b / a for a, b in zip(timed[f"dense, {part}"],
-                                   timed[f"fine, {part}"])]
-    print(f"{part}: fine takes {statistics.median(ratio):.2f} times "
-          f"as long ({min(ratio):.2f} to {max(ratio):.2f})")
+                                   timed[f"fine + shared, {part}"])]
+    print(f"{part}: fine + shared takes {statistics.median(ratio):.2f} "
+          f"times as long ({min(ratio):.2f} to {max(ratio):.2f})")
 
 # %% [markdown]
-# On one core of an AMD EPYC a whole step takes about 1.7 times as long. Gathering, sorting and small products take the smaller part of
-# that. The larger is the optimizer's: it has three times as many parameters to move. What would the dense model do with this time?
+# On one core of an AMD EPYC a whole step takes 1.6 to 1.7 times as long. Gathering, sorting and small products take the smaller
+# part of that. The larger is the optimizer's: [Muon](05_train.ipynb) has 4.4 times as many numbers to turn, since every expert's
+# matrices are its work. What would the dense model do with this time?
 
 # %%
 def of_seeds(study, arm, seeds=(1, 2, 3)):
@@ -1093,22 +1100,24 @@ rivals = {"dense, 600 steps": base,
 show.table([{"model": name, "bits per byte": f"{statistics.mean(found):.3f}",
              "beside the first, %": percent_more(found, base)}
             for name, found in rivals.items()],
-           caption="Seeds 1 to 3. The last two take as many seconds.")
+           caption="Seeds 1 to 3. The last two take about equally long.")
 
 # %% [markdown]
-# It would read more text, and win by far. Whether experts save more when they read as much is being recorded.
+# It would read more text, and win by far. Would experts save more if they, too, read for 1,000 steps? We have not measured it.
 #
 # <!-- figure pending: study moe-longer -->
 #
 # ## Does it pay here?
 #
-# > **Does it pay here?** **A little per token. Not per byte of memory, and not per second.**
+# > **Does it pay here?** **A little per token. Not per byte of memory, and on one core not per second.**
 # >
 # > - **At equal tokens and equal arithmetic:** over five seeds fine + shared needs 1.2 percent fewer bits than the dense network, top-2
-# >   1.1 and *fine* 0.9, each with every seed; top-1 gains nothing.
-# > - **At equal wall clock:** experts lose. With 1,000 steps in the time of their 600 the dense model reaches 1.51 to 1.53 (three
-# >   seeds), beside 1.62 to 1.63.
-# > - **Per byte of memory:** three times the parameters for one percent.
+# >   1.1 and *fine* 0.9, each with every seed; top-1, badly balanced, gains nothing.
+# > - **At equal time on one core:** experts lose. With 1,000 steps in about the time of their 600 the dense model reaches 1.51 to
+# >   1.53 (three seeds), beside 1.62 to 1.63.
+# > - **Per byte of memory:** experts lose. A dense model of 2.48 million parameters ([chapter 5](05_train.ipynb)), at nearly twice
+# >   the work for a token, reaches 1.605 and 1.597 after 600 steps (seeds 1 and 2); fine + shared, with 3.87 million, 1.625 and
+# >   1.616.
 # > - **At two billion parameters:** a loss of 1.881 (Switch) against 2.060 at equal arithmetic, and 1.808 with twice the feed-forward
 # >   arithmetic (DeepSeekMoE, Table 1). At V3's scale, where memory is spread over many machines and arithmetic runs out, no dense twin
 # >   was published.
@@ -1140,14 +1149,15 @@ ledger.show("C57")
 # >    nothing.
 # > 3. $K$ of $E$ is about one token. A crowd wakes nearly everybody, so all parameters lie in memory.
 # > 4. In our checkpoint early experts sort words; the last ones still do, and also sort what words do. Nobody is a doctor.
-# > 5. For the same arithmetic two or more experts a token saved one percent of the bits and took about 1.7 times as long. Chosen by the
-# >    token's number they saved as much.
+# > 5. For the same arithmetic two or more experts a token saved one percent of the bits, and a step took 1.6 to 1.7 times as long.
+# >    Chosen by the token's number they saved one percent, too (three seeds).
 #
 # ## Longer problems
 #
-# > **Exercise 7.9** (by the token's number; medium, 45 minutes). Build the gate that learns no choice: a subclass of `Gate` whose
-# > `choose(self, biased)`, `(T, E)` to `(T, K)`, ignores the scores. `minimodels.bugs.plant(model, Hashed)` puts it in every gate's place.
-# > (What does it need that `choose` is not told?) Train it and *fine* for 60 steps, with three seeds, and compare.
+# > **Exercise 7.9** (by the token's number; medium, 45 minutes). Build a gate that has no choice to learn: a subclass of `Gate`
+# > whose `choose(self, biased)`, `(T, E)` to `(T, K)`, ignores the scores. `minimodels.bugs.plant(model, Hashed)` puts it in every
+# > gate's place. (What does it need that `choose` is not told?) Train it and *fine* for 60 steps, with three seeds (about five
+# > minutes), and compare.
 #
 # <details><summary>Hint</summary>
 #

@@ -4,7 +4,9 @@ import itertools
 import math
 import random
 import statistics
+from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,15 +14,19 @@ import torch
 from minimodels import lab
 from minimodels.bugs import plant
 from minimodels.bugs.moe import BUGS, BiasInWeight, DeadExpert, Dropping, NotNormalised, SoftmaxGate
+from minimodels.checkpoint import Run
 from minimodels.config import ModelConfig
+from minimodels.data import prepare
 from minimodels.exercises import moe as exercises
 from minimodels.kinds import KINDS
 from minimodels.model import Transformer
 from minimodels.moe import MoE
+from minimodels.optim import make_optimizers
 from minimodels.studies import find, recorded
 from minimodels.studies import moe as studies
 from minimodels.studies import moe_routing as routing
 from minimodels.studies.mla import LIVE, LIVE_BYTES
+from minimodels.studies.moe_short import Hashed
 
 CONFIG = replace(exercises.CONFIG, vocab_size=97, d_model=24, n_layers=3, n_dense_layers=1, n_experts=7, top_k=3, d_expert=8, d_ff=20)
 
@@ -277,12 +283,32 @@ def test_what_the_chapter_says_of_the_bits_told():
     assert all(layer["information"] > 0.7 for layer in run["layers"].values())
 
 
+@pytest.mark.slow
+def test_what_the_chapter_says_of_the_file_by_chance_and_of_the_token_before():
+    model = Run.open(lab.data_file(routing.CHECKPOINT)).model().eval()
+    data = prepare("stdlib", vocab_size=4096)
+    seen, E = routing.read(model, torch.tensor(data.valid[:].astype("int64")), data.tokenizer), model.config.n_experts
+    before, g, moved = seen.token.roll(1), torch.Generator().manual_seed(0), []
+    shifts = torch.randint(1000, len(seen.token) - 1000, (19,), generator=g).tolist()
+    for layer, first in seen.first.items():
+        real = recorded_routing()["layers"][str(layer)]["told"]
+        moved.append(statistics.mean(routing.told(seen.file.roll(n), first, seen.half, n_experts=E) for n in shifts))
+        assert 0.5 * real["its file"] < moved[-1] < real["its file"]
+        counts = torch.zeros(model.config.vocab_size, E).index_put_((seen.token, first), torch.ones(()), accumulate=True)
+        drawn = torch.multinomial(counts[seen.token], 1, generator=g).squeeze(1)    # an expert that knows the token, and no context
+        assert routing.told(before, drawn, seen.half, n_experts=E) > 0.5 * real["the token before"]
+    assert f"Moved along the text, the file labels still tell {min(moved):.2f} to {max(moved):.2f}" in text()
+    assert "mostly because it foretells the token" in text()
+
+
 def test_what_the_chapter_says_of_the_dismissed_specialist():
     run = recorded_routing()
     kinds = {name: row for name, row in zip(KINDS, run["layers"]["3"]["kinds"])}
     share = {name: row[9] / sum(row) for name, row in kinds.items()}
     assert 0.74 < share["keyword"] < 0.78 and "first choice for three quarters of all keywords" in text()
     lost = run["damage"]["9"]
+    assert f"near nothing for others, {lost['all']:.3f} for all tokens together" in text()
+    assert max(lost[name] for name in lost if name not in ("keyword", "operator", "all")) < 0.01 and "not Python" not in lost
     assert f"After a keyword the loss rises by {lost['keyword']:.3f} nats, after an operator by {lost['operator']:.3f}" in text().replace(" (a nat is 1.44 bits)", "")
     assert f"({100 * share['operator']:.0f} percent of the operators had this expert first)" in text() and f"by {lost['all']:.3f} over all tokens" in text()
     assert all(d["all"] > 0 for d in run["damage"].values())
@@ -323,6 +349,13 @@ def test_what_the_chapter_says_of_a_fixed_choice():
     seeds = (1, 2, 3)
     fixed, learnt = scores("moe-hash", "600 steps", seeds), scores("moe-quality", "fine", seeds)
     assert f"{statistics.mean(fixed):.4f} in the mean, beside {statistics.mean(learnt):.4f}" in text()
+    less = [a - b for a, b in zip(fixed, learnt)]
+    dense = scores("mla-quality", "mha", seeds)
+    saved = statistics.mean(d - b for b, d in zip(learnt, dense))
+    assert 4.303 * statistics.stdev(less) / 3**0.5 > saved > abs(statistics.mean(less))    # 95 percent, two degrees of freedom
+    assert f"they scatter by {statistics.stdev(less):.2f}, and all that *fine* saves is {saved:.3f}" in text()
+    assert round(100 * statistics.mean(1 - a / d for a, d in zip(fixed, dense)), 1) == 0.9 and "they saved one percent, too (three seeds)" in text()
+    assert all(a < b for a, b in zip(fixed, scores("moe-quality", "top-1", seeds))) and "ahead of top-1 with each seed" in text()
     assert sum(a < b for a, b in zip(fixed, learnt)) == 2 and "ahead with two seeds and behind with one" in text()
     assert all(a < d and b < d for a, b, d in zip(fixed, learnt, scores("mla-quality", "mha", seeds)))
     ahead = [b - a for a, b in zip(scores("moe-hash", "60 steps", seeds), scores("moe-live", "fine", seeds))]
@@ -334,10 +367,21 @@ def test_what_the_chapter_says_of_a_fixed_choice():
     assert round((2.060 - 1.932) / (2.060 - 1.881), 1) == 0.7 and round(1.932 - 1.881, 3) == 0.051
 
 
+def test_what_the_chapter_says_of_the_eight_teams():
+    data = prepare("stdlib", vocab_size=4096)
+    share = {part: 8 * max(Counter((ids[:].astype(int) % 8).tolist()).values()) / len(ids) for part, ids in (("train", data.train), ("valid", data.valid))}
+    assert f"only {max(share.values()):.2f} times its share" in text() and share["train"] == pytest.approx(1.13, abs=5e-3)
+    teams = Hashed.choose(SimpleNamespace(ids=torch.arange(64)), None)
+    assert sorted(e for team in {tuple(row) for row in teams.tolist()} for e in team) == list(range(32))    # each expert in one team
+    fine, top1 = studies.MODELS["fine"], studies.MODELS["top-1"]
+    assert teams.shape[1] * fine.d_expert == top1.d_expert and studies.BEST_RATE["fine"] == studies.BEST_RATE["top-1"]
+
+
 def test_what_the_chapter_says_of_bugs():
     runs = {arm: [t for t in recorded("moe-bugs")["trials"] if t["arm"] == arm] for arm in recorded("moe-bugs")["arms"]}
     bits = {arm: [t["bits_per_byte"] for t in row] for arm, row in runs.items()}
     seeds = max(bits["right"]) - min(bits["right"])
+    assert all(1.90 < s < 1.93 for row in bits.values() for s in row) and "All dots lie between 1.90 and 1.93" in text()
     assert all(abs(s - r) < seeds for row in bits.values() for s, r in zip(row, bits["right"]))
     busy = [1 + max(t["max_violation"]) for t in runs["softmax for sigmoid"]]
     assert 2.9 < min(busy) and max(busy) < 4.1 and max(1 + max(t["max_violation"]) for t in runs["right"]) < 1.6
@@ -349,6 +393,24 @@ def test_what_the_chapter_says_of_bugs():
 def test_what_the_chapter_says_of_equal_seconds():
     dense, shared = scores("moe-seconds", "dense", (1, 2, 3)), scores("moe-quality", "fine + shared", (1, 2, 3))
     assert f"{min(dense):.2f} to {max(dense):.2f} (three seeds), beside {min(shared):.2f} to {max(shared):.2f}" in text()
+
+
+def test_what_the_chapter_says_of_the_optimizers_work():
+    dense, shared = (sum(p.numel() for group in make_optimizers(Transformer(studies.MODELS[name]), studies.RECIPE)[0].param_groups
+                         for p in group["params"]) for name in ("dense", "fine + shared"))
+    assert f"has {shared / dense:.1f} times as many numbers to turn" in text()
+
+
+def test_what_the_chapter_says_of_equal_memory():
+    wide = {t["seed"]: t for t in recorded("train-larger")["trials"]}
+    ours, shared = scores("moe-quality", "fine + shared", (1, 2)), studies.MODELS["fine + shared"]
+    trial, rival = find("train-larger").trials[0], next(t for t in find("moe-quality").trials if t.arm == "fine + shared" and t.seed == 1)
+    assert not trial.model.n_experts and (trial.max_bytes, trial.data, trial.training.steps) == (rival.max_bytes, rival.data, 600)
+    assert trial.training == rival.training and all(wide[s]["bits_per_byte"] < o for s, o in zip((1, 2), ours))
+    assert f"A dense model of {wide[1]['n_params'] / 1e6:.2f} million parameters" in text()
+    assert 1.85 < trial.model.n_active_params / shared.n_active_params < 2 and "at nearly twice the work for a token" in text()
+    assert (f"reaches {wide[1]['bits_per_byte']:.3f} and {wide[2]['bits_per_byte']:.3f} after 600 steps (seeds 1 and 2); "
+            f"fine + shared, with {shared.n_params / 1e6:.2f} million, {ours[0]:.3f} and {ours[1]:.3f}") in text().replace("> ", "")
 
 
 def test_what_exercise_7_10_says():
