@@ -182,7 +182,7 @@ def ladder_studies(tier: str) -> list[Study]:
     names = [rung.name for rung in rungs(tier)]
     together = {"all": tuple(names)} if tier == "cpu" else {name: (name,) for name in names}
     return [
-        Study(name=name_of("ladder", tier), is_planned=True, is_timing=device == "cuda",
+        Study(name=name_of("ladder", tier), is_planned=tier != "cpu", is_timing=device == "cuda",
               question=f"What does each technique change, one rung after another, on the tier {tier}?",
               trials=tuple(Climb(arm=rung.name, seed=seed, model=rung.model, training=replace(rung.training, seed=seed), device=device)
                            for seed in SEEDS for rung in climbed(tier))),
