@@ -74,8 +74,6 @@ def test_what_the_small_ladder_counts():
     assert flops[0] > cost.flops_per_token(dense, seq_len=256)
     head, more = 3 * 2 * 4096 * 128, flops[2] - flops[1]
     assert head / more > 0.5 and "most of it for a second pass through the head" in text()
-    memory = [sum(cost.training_bytes(m, TrainConfig.preset("yardstick")).values()) for m in (dense, module)]
-    assert memory[1] / memory[0] == pytest.approx(3.5, abs=0.05) and "take 3.5 times as many" in text()
 
 
 def test_what_the_ladder_counts_at_v3s_sizes():
@@ -124,6 +122,142 @@ def test_how_many_seeds_a_tenth_of_a_percent_takes():
     apart = math.hypot(statistics.stdev(eight.values()), statistics.stdev(sixteen.values())) / unit
     needed = [math.ceil((2 * s / wanted) ** 2) for s in (by_seed, apart) for wanted in (0.1, 0.05)]    # more than 12, where t is 2
     assert needed == [26, 104, 89, 356] and "26 and 104 with pairs, 89 and 356 without" in text()
+
+
+# ---- the recorded ladder
+
+NAMES = [rung.name for rung in rungs("cpu")]
+
+
+def ladder(key="bits_per_byte"):
+    """{rung: [a figure a seed]}, as it was recorded."""
+    return {name: [t[key] for t in sorted(recorded("ladder")["trials"], key=lambda t: t["seed"]) if t["arm"] == name] for name in NAMES}
+
+
+def percent(after, before):
+    return [100 * (a / b - 1) for a, b in zip(after, before, strict=True)]
+
+
+def half_width(found):
+    t95 = {3: 4.303, 5: 2.776}[len(found)]
+    return t95 * statistics.stdev(found) / len(found) ** 0.5
+
+
+def seconds(*names):
+    """A step's time beside that of another rung: a median over rounds for each repetition."""
+    above, below = names
+    return [median(t["step_ms"][above]) / median(t["step_ms"][below]) for t in recorded("ladder-pace")["trials"]]
+
+
+def test_the_lowest_rung_repeats_the_yardstick_to_the_last_digit():
+    assert ladder()["dense"] == [bits("mla-quality", "mha")[s] for s in (1, 2, 3)]
+
+
+def test_what_each_rung_changes():
+    found = ladder()
+    change = {name: percent(found[name], found[below]) for below, name in zip(NAMES, NAMES[1:])}
+    mean = {name: statistics.mean(each) for name, each in change.items()}
+    assert 0.9 < mean["+ MLA"] < 1.05 and min(change["+ MLA"]) > 0 and "one gives one percent back" in text()
+    assert mean["+ experts"] == pytest.approx(-0.7, abs=0.05) and max(change["+ experts"]) < 0 and "**Experts** buy 0.7 percent of the bits" in text()
+    assert mean["+ MTP"] == pytest.approx(-0.8, abs=0.05) and max(change["+ MTP"]) < 0 and "**The module** buys 0.8 percent" in text()
+    assert min(change["+ FP8"]) < 0 < max(change["+ FP8"]) and abs(mean["+ FP8"]) < 0.1
+    assert statistics.mean(found["+ experts"]) > statistics.mean(found["dense"]) and "the third rung is worse than the first" in text()
+    for name in ("+ experts", "+ MTP"):
+        assert abs(mean[name]) < half_width(change[name]) and "and zero as well" in text()
+    alone = {"+ experts": bits("moe-quality", "fine + shared"), "+ MTP": bits("mtp-quality", "one module, weight 0.3")}
+    dense = bits("mla-quality", "mha")
+    for name, each in alone.items():
+        before = statistics.mean(percent([each[s] for s in sorted(each)], [dense[s] for s in sorted(each)]))
+        assert 0.55 < mean[name] / before < 0.67 and abs(mean[name] - before) < half_width(change[name]) and "some six tenths" in text()
+
+
+def test_no_rung_saves_seconds_and_one_saves_cache():
+    for below, name in zip(NAMES, NAMES[1:]):
+        assert min(seconds(name, below)) > 1
+        for B in ("1", "32"):
+            stands = {n: 1 + statistics.mean(a[0] if a else 0 for a in ladder("acceptance")[n]) for n in NAMES}
+            way = {n: studies.DRAFTING.format(n) if stands[n] > 1 else n for n in NAMES}
+            faster = [median(t["pass_ms"][B][way[name]]) / stands[name] < median(t["pass_ms"][B][way[below]]) / stands[below]
+                      for t in recorded("ladder-pace")["trials"]]
+            assert not all(faster), (name, B)
+    assert "none makes writing faster with every repetition" in text()
+    assert statistics.mean(seconds("+ experts", "+ MLA")) > 1.5 and "a step takes more than half as long again" in text()
+    stands = [share for name in ("+ MTP", "+ FP8") for each in ladder("acceptance")[name] for share in each]
+    assert 0.48 < min(stands) and max(stands) < 0.56 and "half of its drafts stand after 600 steps" in text()
+
+
+def test_eight_bits_save_memory_in_training():
+    memory = {row.name: statistics.mean(row.training_bytes) / 1e6 for row in studies.measured("cpu")}
+    assert (round(memory["+ MTP"]), round(memory["+ FP8"])) == (235, 205) and "205 MB instead of 235" in text()
+    assert memory["+ FP8"] / memory["dense"] == pytest.approx(1.9, abs=0.05) and "To train takes 1.9 times as many" in text()
+
+
+def test_twins_that_differ_in_three_hidden_numbers_differ_by_most_of_a_percent():
+    ours, theirs = (recorded(study)["arms"][arm] for study, arm in (("ladder", "+ MLA"), ("mla-quality", "mla")))
+    differ = {key for key in ours["model"] if ours["model"][key] != theirs["model"][key]} - {"n_experts", "n_shared", "top_k", "d_expert", "mtp_depth"}
+    assert differ == {"d_ff"} and (theirs["model"]["d_ff"], ours["model"]["d_ff"]) == (317, 320)
+    assert {key for key in ours["training"] if ours["training"][key] != theirs["training"][key]} <= {"eval_every"}
+    for twin in (ours, theirs):
+        assert not ModelConfig(**twin["model"]).is_moe and twin["model"]["mtp_depth"] == 0
+    two = bits("mla-quality", "mla")[2], bits("ladder", "+ MLA")[2]
+    assert 100 * (two[0] / two[1] - 1) == pytest.approx(0.8, abs=0.05) and "With seed 2 the twins differ by 0.8 percent" in text()
+
+
+def test_the_parts_promise_more_than_the_whole_brings_and_three_seeds_cannot_tell():
+    sixteen, dense = bits("train-formats", "bf16") | bits("fp8-quality", "bf16"), bits("mla-quality", "mha")
+    pairs = [(dense, bits("mla-quality", "mla")), (dense, bits("moe-quality", "fine + shared")), (dense, bits("mtp-quality", "one module, weight 0.3")),
+             (sixteen, bits("fp8-quality", "V3's"))]
+    alone = [percent([after[s] for s in range(1, 6)], [before[s] for s in range(1, 6)]) for before, after in pairs]
+    promised, unsure = 100 * (math.prod(1 + statistics.mean(each) / 100 for each in alone) - 1), math.hypot(*map(half_width, alone))
+    whole = percent(ladder()["+ FP8"], ladder()["dense"])
+    brought, half = statistics.mean(whole), half_width(whole)
+    assert (round(promised, 1), round(brought, 1)) == (-1.6, -0.6) and "promise 1.6 percent fewer bits, and the whole brings 0.6" in text()
+    assert brought + half < 0 and promised + unsure > brought - half and "the two intervals overlap" in text()
+    assert (round(-max(whole), 1), round(-min(whole), 1)) == (0.3, 0.8) and "three seeds: 0.3 to 0.8" in text()
+
+
+def test_the_top_is_worth_four_percent_more_training_and_costs_88():
+    def steps(score):    # on the piece from 600 to 894 steps, in its own words
+        low, high = statistics.mean(bits("mla-quality", "mha").values()), statistics.mean(bits("mtp-quality", "none, same FLOPs").values())
+        return 600 * 2 ** (math.log2(894 / 600) * (low - score) / (low - high))
+    for name in ("+ MTP", "+ FP8"):
+        assert statistics.mean(map(steps, ladder()[name])) / 600 == pytest.approx(1.04, abs=5e-3)
+    low, *_, top = rungs("cpu")
+    work = [cost.flops_per_token(rung.model, seq_len=256, mtp=True) * 2048 + cost.muon_flops(rung.model) for rung in (low, top)]
+    assert work[1] / work[0] == pytest.approx(1.88, abs=5e-3) and "worth four percent more training, and they cost 88 percent more operations" in text()
+    assert statistics.mean(seconds("+ MTP", "dense")) == pytest.approx(2.7, abs=0.06) and statistics.mean(seconds("+ FP8", "dense")) == pytest.approx(4, abs=0.1)
+    assert "2.7 times the seconds with the module, four times with eight bits imitated" in text()
+    gain = math.log2(1.1) * (statistics.mean(bits("mla-quality", "mha").values()) - 1.5468) / math.log2(894 / 600)
+    assert gain / 1.6413 > 0.01 and "a tenth more of it still takes off more than one percent" in text()
+
+
+def test_experts_win_by_what_works_and_lose_by_what_is_stored():
+    experts = replace(rungs("cpu")[2].model, attention="mha")
+    trial = next(t for t in recorded("moe-quality")["trials"] if t["arm"] == "fine + shared")
+    assert trial["n_params"] == experts.n_params and round(experts.n_active_params / 1e6, 2) == 1.29 and "1.29 million, experts stand" in text()
+    score = statistics.mean(bits("moe-quality", "fine + shared").values())
+    assert statistics.mean(bits("train-larger", "D=192").values()) < score < statistics.mean(bits("mla-quality", "mha").values())
+    assert recorded("train-larger")["trials"][0]["n_params"] < trial["n_params"]
+
+
+def test_our_experts_lose_a_fifth_of_the_use_of_the_core():
+    before, after = (cost.flops_per_token(rung.model, seq_len=256) * 2048 + cost.muon_flops(rung.model) for rung in rungs("cpu")[1:3])
+    left = [after / before / more for more in seconds("+ experts", "+ MLA")]
+    assert statistics.mean(left) == pytest.approx(0.8, abs=0.03) and "Our experts lose a fifth on a single core" in text()
+
+
+def test_each_purpose_has_the_winner_that_the_text_names():
+    from minimodels.explorables import WhichRung
+    from minimodels.explorables.which_rung import KNOBS
+    rung = WhichRung.of(studies.measured("cpu"))
+    first = {}
+    for name, purpose in rung.presets.items():
+        for knob in KNOBS:
+            setattr(rung, knob, purpose[knob])
+        bills = rung.bills()
+        first[name.split(",")[0]] = NAMES[bills.index(min(bills))]
+    assert first == {"A phone": "dense", "A fixed training bill": "dense", "A server": "+ MLA", "A long context": "+ MLA", "No more text to train on": "+ MTP"}
+    assert "The dense model takes the telephone and the fixed bill. Latents take the server, if barely, and the long context" in text()
 
 
 # ---- where lines cross
