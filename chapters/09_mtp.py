@@ -1019,7 +1019,7 @@ show.table(rows, caption="Differences with the same seed, mean and range.")
 #
 # ## Bugs that still train, and bugs that still write
 #
-# > **Bugs that still train, or still write.**
+# > **Bugs that still train.**
 # > - **Handed the answer.** The embedding is shifted by two, not by one: the module gets the token that it should predict, and
 # >   has only to copy it. Be suspicious of a module whose loss falls to nothing. (*Below* the main model's it may lie, as the
 # >   right one does in the table.) In writing nobody hands it the answer.
