@@ -71,8 +71,8 @@ print(lab.tier())
 # > **Margin.** 172.8 thousand GPU-hours for a trillion tokens instead of 300.6
 # > ([DeepSeek-V2](../book/references.md#deepseek-v2), section 3.2.3).
 #
-# So much of its own training bill DeepSeek saved when it went from a dense model of 67 billion parameters to V2. It is the cleanest
-# figure that exists about this: one house, one cluster, one kind of chip. The press had another figure. It said 95.
+# So much of its own training bill DeepSeek saved when it went from a dense model of 67 billion parameters to V2. It is the
+# cleanest figure that exists about this: one house, one cluster, one kind of chip. The press had another figure. It said 95.
 #
 # Between those two models nearly everything had changed: attention, experts, width, layers, text, software. What saved the 42.5
 # percent? No paper takes it apart, for nobody trains such a model five times to find out. You can. Yours takes minutes.
@@ -104,8 +104,8 @@ show.drawing("whole", wide=True,
 # ## One field a rung
 #
 # How do you compare five models so that each difference has one cause? Let each differ from the one before in one thing, and you
-# have an [efficiency ladder](../book/glossary.md#efficiency-ladder). In this package a model is a configuration, and one thing is one
-# field:
+# have an [efficiency ladder](../book/glossary.md#efficiency-ladder). In this package a model is a configuration, and one thing
+# is one field:
 
 # %%
 recipe = TrainConfig.preset("yardstick")
@@ -161,8 +161,9 @@ show.drawing("rungs", wide=True,
              caption="The ladder. Each rung keeps what the rungs below have.")
 
 # %% [markdown]
-# One more thing may differ, and must. Each rung is trained at the rate that suited it best of two, 0.01 and 0.02, tried with another
-# seed: **MLA** at 0.02, all others at 0.01. [Below](#Comparisons-that-still-look-right) you will see who would win otherwise.
+# One more thing may differ, and must. Each rung is trained at the rate that suited it best of two, 0.01 and 0.02,
+# tried with another seed: **MLA** at 0.02, all others at 0.01. [Below](#Comparisons-that-still-look-right) you will see who
+# would win otherwise.
 #
 # What stays *unequal*? Parameters, operations, memory, seconds. You cannot hold all of them equal at once. The ladder
 # holds the text, and writes the others down.
@@ -232,9 +233,9 @@ show.table([counted(name, *both, 256) for name, both in by_hand.items()],
                    "numbers, without what a pass keeps.")
 
 # %% [markdown]
-# Read down the columns. **MLA** cuts the cache to 28 percent and *adds* a little arithmetic. Experts triple the parameters, and what is
-# at work hardly moves. The module adds half of the arithmetic again, most of it for a second pass through the head. **FP8** changes
-# no count at all, for it does the same work in smaller numbers.
+# Read down the columns. **MLA** cuts the cache to 28 percent and *adds* a little arithmetic. Experts triple the
+# parameters, and what is at work hardly moves. The module adds half of the arithmetic again, most of it for a second pass
+# through the head. **FP8** changes no count at all, for it does the same work in smaller numbers.
 #
 # Is this a verdict on the techniques? Put the same ladder up at DeepSeek-V3's sizes. It fits: its dense layers have 18,432
 # hidden numbers, which is $(8 + 1) \cdot 2{,}048$, so V3 obeys our rule.
@@ -252,9 +253,10 @@ show.table([{"rung": name, "parameters, billion": config.n_params / 1e9,
             for name, config in reversed(large.items())])
 
 # %% [markdown]
-# The same four fields, another ladder. There **MLA** *saves* 28 percent of the operations, because 128 ordinary heads need huge
-# matrices, and its cache is smaller by a factor of 57, not 3.6. Experts multiply the parameters by 18, not by 3, at the same price.
-# The module costs 4 percent, not 54. (Of the first three of these models nobody has trained one. This is counting.)
+# The same four fields, another ladder. There **MLA** *saves* 28 percent of the operations, because 128 ordinary
+# heads need huge matrices, and its cache is smaller by a factor of 57, not 3.6. Experts multiply the parameters by 18, not by 3,
+# at the same price. The module costs 4 percent, not 54. (The first three of these models nobody has trained, as far as we know.
+# This is counting.)
 #
 # Keep it in mind. What you measure on a small ladder is not the technique. It is the technique *at a size*.
 #
@@ -298,10 +300,10 @@ for name, model in models.items():
     print(lab.band("together", f"{name} after 30 steps", score))
 
 # %% [markdown]
-# <!-- figure pending: study ladder-live -->
-#
-# It works, and that is worth a sentence: four techniques from four chapters, each with room for bugs that train, and both models start near
-# $\ln 4096 = 8.3$, as they must. It also takes its time. You waited several times as long for the second curve as for the first.
+# It works, and that is worth a sentence: four techniques from four chapters, each with room for bugs that train, and both models
+# start near $\ln 4096 = 8.3$, as they must. And after thirty steps you cannot tell them apart. The recorded six seeds end between
+# 2.61 and 2.64 bits per byte without the techniques, and between 2.61 and 2.65 with all four. Only the time is different: the second
+# curve took several times as long as the first.
 #
 # ## The ladder
 #
@@ -317,8 +319,9 @@ show.table([{"": line} | {each["rung"]: each[line] for each in printed}
             for line in printed[0] if line != "rung"])
 
 # %% [markdown]
-# Fifty figures, and no winner. Make them comparable: eight currencies, less is better in each, and for each technique the factor by
-# which it changes the bill of the rung *below*. (A rung with a module writes with its drafts, one text or 32 side by side.)
+# Fifty figures, and no winner. Make them comparable: eight currencies, less is better in each, and for each
+# technique the factor by which it changes the bill of the rung *below*. (A rung with a module writes with its drafts, one text
+# or 32 side by side.)
 
 # %%
 mean = statistics.mean
@@ -376,18 +379,20 @@ show.show(fig, alt="A grid of circles, a column for each technique and one for a
                   f"hollow: more with every one; a dash: equal, or they disagree. {recorded('ladder')['trials'][0]['hardware']}.")
 
 # %% [markdown]
-# Go down the columns. **Latent attention** saves in one row, and there more than anything else saves anywhere. It pays in bits and in time.
+# Go down the columns. **Latent attention** saves in one row, and there more than anything else saves anywhere. It
+# pays in bits and in time.
 #
-# **Experts** buy 0.7 percent of the bits with three times the parameters. They add hardly any operations, and yet a step takes more
-# than half as long again. You know both reasons from chapter 7: small products, and an optimizer that moves every parameter, whether
-# it was at work or not. In the mean that does not make up for what latents took: the third rung
-# is worse than the first.
+# **Experts** buy 0.7 percent of the bits with three times the parameters. They add hardly any operations, and yet a step takes
+# more than half as long again. You know both reasons from chapter 7: small products, and an optimizer that moves every
+# parameter, whether it was at work or not. In the mean that does not make up for what latents took: the third rung is worse than
+# the first.
 #
-# **The module** buys 0.8 percent with half of the arithmetic again. It does not make writing faster: half of its drafts stand after 600
-# steps, and that does not pay for their making. (Nobody has to draft. Without, the model writes like the rung below.)
+# **The module** buys 0.8 percent with half of the arithmetic again. It does not make writing faster: half of its drafts stand
+# after 600 steps, and that does not pay for their making. (Nobody has to draft. Without, the model writes like the rung below.)
 #
-# **FP8** is an imitation here. Its seconds say what it costs to imitate eight bits on a processor that has none, and nothing else. A
-# model that was trained so can be read in 32 bits. But its memory is real: 205 MB instead of 235, because codes are what is kept.
+# **FP8** is an imitation here. Its seconds say what it costs to imitate eight bits on a processor that has none, and nothing
+# else. A model that was trained so can be read in 32 bits. But its memory is real: 205 MB instead of 235, because codes are what
+# is kept.
 #
 # Is the last column a defeat? Two questions first. Are its gains what the chapters promised? And is equal text a fair comparison?
 #
@@ -395,9 +400,10 @@ show.show(fig, alt="A grid of circles, a column for each technique and one for a
 #
 # You know what each technique did alone, on the yardstick. On the ladder it stands on others. Does it bring as much there?
 #
-# First you need a ruler for small differences. Two models, three seeds each, and a difference of half a percent: is it real? Runs
-# with one seed read the same batches in the same order. If good batches are good for everybody, they share part of their luck,
-# and it cancels when you [subtract by seed](../book/glossary.md#paired-difference). Do they? Take ten models of the earlier chapters, five seeds each, and all 45 pairs:
+# First you need a ruler for small differences. Two models, three seeds each, and a difference of half a percent: is it real?
+# Runs with one seed read the same batches in the same order. If good batches are good for everybody, they share part of their
+# luck, and it cancels when you [subtract by seed](../book/glossary.md#paired-difference). Do they? Take ten models of the
+# earlier chapters, five seeds each, and all 45 pairs:
 
 # %%
 from itertools import combinations
@@ -429,8 +435,9 @@ print(f"spread by seed: {statistics.median(narrower):.2f} of what it is "
       "without pairing")
 
 # %% [markdown]
-# Every pair. A seed that is lucky for one model is lucky for the next, whatever is inside it. Pairing halves the spread, and half
-# the spread is what you would otherwise buy with four times as many seeds. It costs nothing but the discipline to write seeds down.
+# Every pair. A seed that is lucky for one model is lucky for the next, whatever is inside it. Pairing halves the
+# spread, and half the spread is what you would otherwise buy with four times as many seeds. It costs nothing but the discipline
+# to write seeds down.
 #
 # What is left scatters around the true difference. The mean of $n$ differences is off by about its [standard
 # error](../book/glossary.md#standard-error), $s / \sqrt n$, and a few of them do not know their own spread $s$ well. So an
@@ -515,8 +522,9 @@ show.table([{"technique": name, "alone, %": interval(alone[name]),
 # Latents cost the same, FP8 nothing that one could see. Experts and the module bring some six tenths of what they brought alone.
 # Or do they? Their intervals on the ladder hold the old value, and zero as well.
 #
-# (It is not quite the same experiment. Alone, the module had the rate 0.02, its best without the others. And **MLA** had a network of 317
-# hidden numbers instead of 320, to keep the parameters equal. That should not matter, and so it shows what luck is:)
+# (It is not quite the same experiment. Alone, the module had the rate 0.02, its best without the others. And **MLA** had a
+# network of 317 hidden numbers instead of 320, to keep the parameters equal. That should not matter, and so it shows what luck
+# is:)
 
 # %%
 near_twins = {"317 hidden numbers": bits_of("mla-quality", "mla"),
@@ -526,8 +534,8 @@ show.table([{"MLA with": name} | {f"seed {s}": f"{found[s]:.4f}"
             for name, found in near_twins.items()])
 
 # %% [markdown]
-# Same rate, same batches, and three of 320 hidden numbers apart, so that other initial weights are drawn. With seed 2 the twins differ by 0.8 percent. That is
-# as much as a technique. A seed shares the luck of the batches, and not that of the first weights.
+# Same rate, same batches, and three hidden numbers apart, so that other initial weights are drawn. With seed 2 the twins differ by
+# 0.8 percent, as much as a technique. A seed shares the luck of the batches. It does not share that of the first weights.
 #
 # How do you add gains? A technique that takes one percent off takes it off what is left. So relative gains multiply.
 #
@@ -569,9 +577,10 @@ print(f"promised {100 * (promised / mean(start) - 1):+.1f} ± {unsure:.1f}; "
       f"measured {interval(gain)} percent")
 
 # %% [markdown]
-# The parts promise 1.6 percent fewer bits, and the whole brings 0.6. (Four intervals of independent parts add up as the root of their
-# squares.) It looks as if they got in each other's way. It also looks like luck, for the two intervals overlap. Three seeds can
-# just see that the whole is better than the dense model. They cannot see whether it is worse than its parts.
+# The parts promise 1.6 percent fewer bits, and the whole brings 0.6. (Four intervals of independent parts add up
+# as the root of their squares.) It looks as if they got in each other's way. It also looks like luck, for the two intervals
+# overlap. Three seeds can just see that the whole is better than the dense model. They cannot see whether it is worse than its
+# parts.
 #
 # ## Three yardsticks
 #
@@ -584,9 +593,10 @@ show.drawing("fair",
              caption="Chapter 7's experts beside the dense model, on three scales. Nothing was retrained between them but the dense model, for longer.")
 
 # %% [markdown]
-# You could train a dense model anew for each rung and each currency, as for the drawing's 1,000 steps. Or do it once: measure how the
-# dense model's score falls as it trains longer, and read from that curve what a score is *worth*. Then hold that against a price. We
-# have four lengths, each a run of its own with its own schedule, and straight lines between them, over the logarithm of the steps.
+# You could train a dense model anew for each rung and each currency, as for the drawing's 1,000 steps. Or do it
+# once: measure how the dense model's score falls as it trains longer, and read from that curve what a score is *worth*. Then
+# hold that against a price. We have four lengths, each a run of its own with its own schedule, and straight lines between them,
+# over the logarithm of the steps.
 #
 # > **Exercise 13.4** (what is a score worth?; medium, 15 minutes). Write `worth(bits, curve)`: how many steps the dense model needs for
 # > this score. `curve` is a list of `(steps, bits)`, steps rising, bits falling. Between two points go straight over the logarithm of
@@ -677,18 +687,19 @@ show.show(fig, alt="The dense model's score falls steadily as its price in steps
                   "Above the line the dense model, trained as long, is better.")
 
 # %% [markdown]
-# Here is our machine's verdict in one picture. At equal text the two upper rungs are better than the dense model. But their lead is
-# worth four percent more training, and they cost 88 percent more operations, and two and a half times the seconds or more. Spend that on
-# the dense model, and it wins by more than all four techniques bring.
+# Here is our machine's verdict in one picture. At equal text the two upper rungs are better than the dense model.
+# But their lead is worth four percent more training, and they cost 88 percent more operations, and two and a half times the
+# seconds or more. Spend that on the dense model, and it wins by more than all four techniques bring.
 #
-# Why so clearly? After 600 steps what our model lacks is text: a tenth more of it still takes off more than one percent. The longer
-# a model has read, the less a tenth is worth, and the more a gain at equal text. V3 has read 14.8 trillion tokens. The exchange rate,
-# too, depends on where you are.
+# Why so clearly? After 600 steps what our model lacks is text: a tenth more of it still takes off more than one percent. The
+# longer a model has read, the less a tenth is worth, and the more a gain at equal text. V3 has read 14.8 trillion tokens. The
+# exchange rate, too, depends on where you are.
 #
 # ## Where the lines cross
 #
-# A loss here is not a loss everywhere. Some of these prices fall with size. Can small measurements say where a technique begins to pay?
-# This section is [extrapolation](../book/glossary.md#extrapolation): it leaves what we measured, on purpose, and says how far.
+# A loss here is not a loss everywhere. Some of these prices fall with size. Can small measurements say where a technique begins
+# to pay? This section is [extrapolation](../book/glossary.md#extrapolation): it leaves what we measured, on purpose, and says
+# how far.
 
 # %% tags=["remove-input"]
 show.drawing("crossing",
@@ -749,13 +760,13 @@ print(f"middle pair: width {statistics.median(found):.0f}; of {len(found)} "
       f"pairs the lowest says {found[0]:.0f}, and {never} say never")
 
 # %% [markdown]
-# Two widths give a number, and three repetitions take much of it back. Then the world takes the rest. V2, at width 5,120, lost a
-# third of its dense predecessor's use of the chip (25 percent beside 38, found [chapter 1](01_cost.ipynb)). Our line would have had
-# it lose nothing. The line was not drawn badly. But on one core an expert is a small matrix, and at DeepSeek's size it is another
-# machine. **A trend ends where its cause changes.**
+# Two widths give a number, and three repetitions take much of it back. Then the world takes the rest. V2, at width
+# 5,120, lost a third of its dense predecessor's use of the chip (25 percent beside 38, found [chapter 1](01_cost.ipynb)). Our
+# line would have had it lose nothing. The line was not drawn badly. But on one core an expert is a small matrix, and at
+# DeepSeek's size it is another machine. **A trend ends where its cause changes.**
 #
-# **Latents.** In chapter 6's recorded layers, how long must the context be before reading latents is as fast as reading the keys and
-# values of **MHA**?
+# **Latents.** In chapter 6's recorded layers, how long must the context be before reading latents is as fast as reading the keys
+# and values of **MHA**?
 
 # %%
 decoding = recorded("mla-decoding")["trials"]
@@ -788,13 +799,14 @@ show.table([{"model width": int(arm[2:]),
                    "as MHA's: measured up to 8,192, then drawn on.")
 
 # %% [markdown]
-# At width 96 two of three repetitions find no crossing, at 192 each finds another, and from 384 on the layers cross within what was
-# measured. Our ladder is 128 wide. Where its latents would save time we do not know, and the table says how much we do not know it.
-# One thing is solid: the wider the model, the shorter the context from which latents pay. V3 is 7,168 wide and reads up to 128K.
+# At width 96 two of three repetitions find no crossing, at 192 each finds another, and from 384 on the layers
+# cross within what was measured. Our ladder is 128 wide. Where its latents would save time we do not know, and the table says
+# how much we do not know it. One thing is solid: the wider the model, the shorter the context from which latents pay. V3 is
+# 7,168 wide and reads up to 128K.
 #
-# **The module.** Drafts make writing $(1 + a) / (c + d)$ times as fast: a share $a$ of them stands, a pass over two tokens costs $c$
-# passes, a draft $d$. A draft is one layer and a head. Beside four layers and a head that is dear, beside sixty-one it is cheap. Take
-# from the recorded times of chapter 9's model what a layer costs, and add layers on paper:
+# **The module.** Drafts make writing $(1 + a) / (c + d)$ times as fast: a share $a$ of them stands, a pass over two tokens costs
+# $c$ passes, a draft $d$. A draft is one layer and a head. Beside four layers and a head that is dear, beside sixty-one it is
+# cheap. Take from the recorded times of chapter 9's model what a layer costs, and add layers on paper:
 
 # %%
 def speed_up(ms, n_layers, share):
@@ -831,26 +843,26 @@ print(f"61 layers: {min(spans[61]):.2f} to {max(spans[61]):.2f} times as "
 print("V3 reports 1.8 times, with 85 to 90 percent")
 
 # %% [markdown]
-# Our core and DeepSeek's GPUs have little in common, and yet counting layers leads close to V3's figure. Do not be too pleased. With 32
-# texts at a time a second token costs a quarter of a pass here, not a tenth, and in a mixture of experts it may wake others ([chapter
-# 9](09_mtp.ipynb) does that sum). One crossing that fits is one.
+# Our core and DeepSeek's GPUs have little in common, and yet counting layers leads close to V3's figure. Do not be
+# too pleased. With 32 texts at a time a second token costs a quarter of a pass here, not a tenth, and in a mixture of experts it
+# may wake others ([chapter 9](09_mtp.ipynb) does that sum). One crossing that fits is one.
 #
-# **Eight bits.** There is nothing to draw on. No width makes our processor multiply eight-bit floats. Where a GPU does, products take half the
-# time at best. Of V3's work 85 percent are such products, so all of it gets at most $1 / (0.15 + 0.85 / 2) = 1.74$ times as
-# fast. How many hours eight bits saved, DeepSeek has not published.
+# **Eight bits.** There is nothing to draw on. No width makes our processor multiply eight-bit floats. Where a GPU does, products
+# take half the time at best. Of V3's work 85 percent are such products, so all of it gets at most $1 / (0.15 + 0.85 / 2) = 1.74$
+# times as fast. How many hours eight bits saved, DeepSeek has not published.
 #
 # ## Which rung for what?
 #
-# Nobody pays in all currencies. A telephone has little memory and one reader, a server has many readers, a laboratory trains once and
-# has a sum of money. Choose a purpose, then move a price. Which of the purposes has a winner that surprises you?
+# Nobody pays in all currencies. A telephone has little memory and one reader, a server has many readers, a laboratory trains
+# once and has a sum of money. Choose a purpose, then move a price. Which of the purposes has a winner that surprises you?
 
 # %%
 WhichRung.of(table)
 
 # %% [markdown]
-# The dense model takes the telephone and the fixed bill. Latents take the server, if barely, and the long context by far. The module, on
-# top of experts, takes the case in which there is no more text to read. So the ladder is no staircase on which higher is better. It
-# is a row of answers, each to another question.
+# The dense model takes the telephone and the fixed bill. Latents take the server, if barely, and the long context
+# by far. The module, on top of experts, takes the case in which there is no more text to read. So the ladder is no staircase on
+# which higher is better. It is a row of answers, each to another question.
 #
 # > **Exercise 13.6** (the whole bill; medium, 15 minutes). Train once, write for years. Write `cheapest(models, price, n_written)`.
 # > `models` is `{name: (tokens to train on, tokens a second in training, tokens a second in writing)}`, `price` the price of an hour
@@ -907,8 +919,8 @@ for rate in ("0.005", "0.01", "0.02", "0.04"):
 show.table(by_rate, caption="Bits per byte, one seed; each alone.")
 
 # %% [markdown]
-# At the yardstick's own rate, 0.01, experts win and the module brings 0.0015 bits: you would have dropped it. At 0.02 it brings ten
-# times as much, and wins. Identical settings are settings that somebody searched for one of the models.
+# At the yardstick's own rate, 0.01, experts win and the module brings 0.0015 bits: you would have dropped it. At
+# 0.02 it brings ten times as much, and wins. Identical settings are settings that somebody searched for one of the models.
 #
 # ### One seed each
 #
@@ -949,14 +961,14 @@ show.table([{"better": a, "worse": b, "wrong winner, % of pairs": round(
                  ("a module", "experts"), ("FP8", "bf16"))])
 
 # %% [markdown]
-# With one seed each, a third of all authors would have found that latents beat grouped heads. Between experts and the module, or between
-# eight bits and sixteen, a coin would have done nearly as well. Nobody would have lied.
+# With one seed each, a third of all authors would have found that latents beat grouped heads. Between experts and
+# the module, or between eight bits and sixteen, a coin would have done nearly as well. Nobody would have lied.
 #
 # ### One after the other
 #
-# Time one model, then the other, and divide. In chapter 9's record a pass over one token and a pass over two, for eight texts, took
-# turns for fifteen rounds. In the first repetition the machine became faster after the ninth, by a third and more; most likely
-# another program had ended. Suppose we had not taken turns:
+# Time one model, then the other, and divide. In chapter 9's record a pass over one token and a pass over two, for eight texts,
+# took turns for fifteen rounds. In the first repetition the machine became faster after the ninth, by a third and more; most
+# likely another program had ended. Suppose we had not taken turns:
 
 # %%
 ms = next(t["ms"] for t in recorded("mtp-pass")["trials"]
@@ -969,8 +981,8 @@ print(f"two tokens by one: in turns {in_turns:.2f}, "
       f"one first {one_first:.2f}, two first {two_first:.2f}")
 
 # %% [markdown]
-# Take your pick: two tokens are cheaper than one, or cost more than twice as much. Both are medians of seven honest rounds. In turns a
-# slow moment meets both, and it is one and a half.
+# Take your pick: two tokens are cheaper than one, or cost more than twice as much. Both are medians of seven
+# honest rounds. In turns a slow moment meets both, and it is one and a half.
 #
 # ### Total parameters called size
 #
@@ -986,8 +998,8 @@ for name, (study, arm) in sized.items():
           f"{mean(t['bits_per_byte'] for t in of):.3f} bits per byte")
 
 # %% [markdown]
-# By what works on a token, 1.29 million, experts stand beside the first row, and win. By what fills the memory they stand beyond the
-# second, and lose. Both are true, and each is somebody's advertisement.
+# By what works on a token, 1.29 million, experts stand beside the first row, and win. By what fills the memory
+# they stand beyond the second, and lose. Both are true, and each is somebody's advertisement.
 #
 # > **Bugs that still train.**
 # > - **One rate for all.** Whoever's rate it is wins. Search for each arm, with as many trials each.
@@ -1044,18 +1056,19 @@ print(f"our experts beside their dense twin: {mean(ours):.0%} "
       f"({min(ours):.0%} to {max(ours):.0%})")
 
 # %% [markdown]
-# By active parameters V2 does 31 percent of the work, and it took 57.5 percent of the hours. So its GPUs did half as much in an hour, or
-# a little more. ([Chapter 1](01_cost.ipynb) counted V2's attention scores too, and found two thirds left.) Our experts lose a fifth on
-# a single core. The causes differ: sorting and small products here, most likely the network between machines there. The lesson is one: **work that is
-# left out is not time that is saved.**
+# By active parameters V2 does 31 percent of the work, and it took 57.5 percent of the hours. So its GPUs did half
+# as much in an hour, or a little more. ([Chapter 1](01_cost.ipynb) counted V2's attention scores too, and found two thirds
+# left.) Our experts lose a fifth on a single core. The causes differ: sorting and small products here, most likely the network
+# between machines there. The lesson is one: **work that is left out is not time that is saved.**
 #
-# Back to the question from the top: what saved the 42.5 percent? V2's report has neither the module nor eight-bit training, so two of our four
-# techniques explain none of it. Latents save cache, which training does not keep. Of the work they save, at V3's sizes and beside
-# grouped heads such as its predecessor had, 6 percent (exercise 13.9). The bulk is sparsity, less what sparsity costs.
+# Back to the question from the top: what saved the 42.5 percent? V2's report has neither the module nor eight-bit training, so
+# two of our four techniques explain none of it. Latents save cache, which training does not keep. Of the work they save, at V3's
+# sizes and beside grouped heads such as its predecessor had, 6 percent (exercise 13.9). The bulk is that most parameters rest:
+# sparsity, less what sparsity costs.
 #
-# And the press's 95? Beside a dense model of V3's class, Llama 3.1 405B, work on a token is a tenth, and hours are 9 percent. That is real,
-# and nearly all of it is experts. What lies between this and "5 million instead of 100" is no technique: one run beside
-# a rumour about everything, two years, and another chip ([chapter 1](01_cost.ipynb) shares it out).
+# And the press's 95? Beside a dense model of V3's class, Llama 3.1 405B, work on a token is a tenth, and hours are 9 percent.
+# That is real, and nearly all of it is experts. What lies between this and "5 million instead of 100" is no technique: one run
+# beside a rumour about everything, two years, and another chip ([chapter 1](01_cost.ipynb) shares it out).
 
 # %% tags=["remove-input"]
 ledger.show("C08", "C11")
@@ -1099,9 +1112,9 @@ ledger.show("C08", "C11")
 # print(576 / (2 * 128), "groups")
 # ```
 #
-# 0.91, 0.94 and 0.28, and 2.25 groups. Beside a sensible rival latents save 6 percent of the work and not 28. The cache is why one
-# would want them. (And the 6 percent are not the latent's own. V3 squeezes its queries, too. With `d_query_latent=None` the ratio of
-# operations is 1.11: without that, latents would cost work.)
+# 0.91, 0.94 and 0.28, and 2.25 groups. Beside a sensible rival latents save 6 percent of the work and not 28. The cache is why
+# one would want them. (And the 6 percent are not the latent's own. V3 squeezes its queries, too. With `d_query_latent=None` the
+# ratio of operations is 1.11: without that, latents would cost work.)
 #
 # </details>
 #
@@ -1160,10 +1173,11 @@ ledger.show("C08", "C11")
 #               *chosen)
 # ```
 #
-# Eight are recorded, of which FP8 alone stands on bf16. A sharp test is a pair in which both gain, and perhaps the same thing: experts and the module, without latents. The
-# ladder has them only on top of latents. You can train it in half an hour: three seeds of `replace(experts, attention="mha",
-# mtp_depth=1)`. We have not.
+# Eight are recorded, of which FP8 alone stands on bf16. A sharp test is a pair in which both gain, and perhaps the same thing:
+# experts and the module, without latents. The ladder has them only on top of latents. You can train it in half an hour: three
+# seeds of `replace(experts, attention="mha", mtp_depth=1)`. We have not.
 #
 # </details>
 #
-# You have built all of it, and paid for all of it. What is left is to use it: to serve it to many, and to teach it to think before it answers.
+# You have built all of it, and paid for all of it. What is left is to use it: to serve it to many, and to teach it to think
+# before it answers.

@@ -153,6 +153,14 @@ def test_the_lowest_rung_repeats_the_yardstick_to_the_last_digit():
     assert ladder()["dense"] == [bits("mla-quality", "mha")[s] for s in (1, 2, 3)]
 
 
+def test_after_thirty_steps_the_first_rung_and_the_last_cannot_be_told_apart():
+    dense, top = (list(bits("ladder-live", arm).values()) for arm in ("dense", "top"))
+    assert len(dense) == len(top) == 6 and studies.LIVE_STEPS == 30
+    assert [round(f(each), 2) for each in (dense, top) for f in (min, max)] == [2.61, 2.64, 2.61, 2.65]
+    assert "end between 2.61 and 2.64 bits per byte without the techniques, and between 2.61 and 2.65 with all four" in text()
+    assert abs(statistics.mean(dense) - statistics.mean(top)) < statistics.stdev(dense)
+
+
 def test_what_each_rung_changes():
     found = ladder()
     change = {name: percent(found[name], found[below]) for below, name in zip(NAMES, NAMES[1:])}
