@@ -62,6 +62,13 @@ BANDS["mtp", "drafts that stand, sampled"] = dict(
     study="mtp-acceptance", arm="T=1", key=lambda trial: 100 * trial["free"], unit="%",
     if_below="another Python has another standard library, and so other excerpts.",
     if_above="another Python has another standard library, and so other excerpts; or the text repeats itself.")
+BANDS |= {
+    ("together", f"{arm} after 30 steps"): dict(
+        study="ladder-live", arm=arm, key="bits_per_byte", unit="bits per byte",
+        if_below="another Python has another standard library, and so another text.",
+        if_above="another Python has another standard library, and so another text; or the run was stopped early.")
+    for arm in ("dense", "top")
+}
 
 
 def bands() -> dict:

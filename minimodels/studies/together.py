@@ -193,7 +193,7 @@ def ladder_studies(tier: str) -> list[Study]:
 
 
 STUDIES = [
-    Study(name="ladder-live", is_planned=True, question="Where do the chapter's short runs end, over seeds?",
+    Study(name="ladder-live", question="Where do the chapter's short runs end, over seeds?",
           trials=tuple(Training(arm=arm, seed=seed, model=rung.model, training=replace(rung.training, seed=seed), max_bytes=LIVE_BYTES)
                        for seed in (1, 2, 3, 4, 5, 6) for arm, rung in live().items())),
     Study(name="ladder-rates", question="Which learning rate suits each rung with experts?",
