@@ -1182,4 +1182,7 @@ ledger.show("C38", "C39", "C40", "C41", "C42", "C43", "C44", "C45", form="rows")
 # </details>
 #
 # Onward: our emulation goes over memory again and again, once for the largest number, once to divide, once to round. How a GPU
-# program, a *kernel*, does all of it in one pass is the next question.
+# program, a *kernel*, does all of it in one pass is a question for a later chapter.
+#
+# > **Next: [All of it together](13_together.ipynb).** Latents, experts, a second guess and eight bits, each alone, won or lost. The
+# > next chapter stacks them.

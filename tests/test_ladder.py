@@ -2,10 +2,14 @@
 
 import dataclasses
 import json
+import statistics
 from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
+from book_files import load
 from minimodels import studies
 from minimodels.cli import main
 from minimodels.config import ModelConfig
@@ -14,6 +18,8 @@ from minimodels.model import Transformer
 from minimodels.studies import together
 from minimodels.studies.together import Climb, Pace, ladder_studies, measured
 
+ROOT = Path(__file__).parents[1]
+SVG = "{http://www.w3.org/2000/svg}"
 NAMES = ["dense", "+ MLA", "+ experts", "+ MTP", "+ FP8"]
 TINY = dict(vocab_size=300, d_model=16, n_layers=2, max_seq_len=128, n_heads=2, d_head=4, d_rope=2, d_value=4, d_latent=8, d_expert=8)
 
@@ -137,3 +143,33 @@ def test_ladders_of_other_tiers_are_planned_with_names_of_their_own():
     known = studies.studies()
     assert {"ladder", "ladder-pace", "ladder-t4", "ladder-pace-t4", "ladder-gaming", "ladder-pace-gaming"} <= set(known)
     assert all(trial.device == "cuda" for name in ("ladder-t4", "ladder-pace-gaming") for trial in known[name].trials)
+
+
+# ---- the drawing of the front page
+
+def test_the_drawing_of_the_ladder_is_that_of_its_records():
+    for name, svg in load("_tools/ladder.py").drawings(measured("cpu")).items():
+        assert (ROOT / "minimodels" / "drawings" / name).read_text("utf8") == svg, f"{name} is old: run python book/_tools/ladder.py"
+
+
+def test_the_drawing_of_a_ladder_marks_the_best_and_draws_to_scale(filled):
+    table = measured("cpu", filled)
+    for svg in load("_tools/ladder.py").drawings(table).values():
+        root = ElementTree.fromstring(svg)
+        bars = [float(rect.get("width")) for rect in root.iter(f"{SVG}rect") if "solid-" in rect.get("class")]
+        cache = [width for width, row in zip(bars[1::5] if root.get("viewBox").startswith("0 0 900") else bars[5:10], reversed(table), strict=True)]
+        assert cache[-1] / cache[0] == pytest.approx(2_048 / 576, rel=0.02)
+        assert sum(1 for dot in root.iter(f"{SVG}circle")) == 5 * 3
+        bold = [text.text for text in root.iter(f"{SVG}text") if text.get("class") == "d-number"]
+        assert bold.count("576") == 4 and "2,048" not in bold
+
+
+def test_the_front_page_says_what_the_ladder_holds():
+    said = " ".join((ROOT / "book" / "index.md").read_text("utf8").split())
+    bottom, *_, top = measured("cpu")
+    fewer = [1 - a / b for a, b in zip(top.bits_per_byte, bottom.bits_per_byte, strict=True)]
+    assert min(fewer) > 0 and f"{100 * statistics.mean(fewer):.1f} percent fewer bits" in said
+    assert f"{100 * top.cache_bytes / bottom.cache_bytes:.0f} percent of the cache" in said
+    assert round(top.n_params / bottom.n_params) == 3 and "three times the parameters" in said
+    assert statistics.mean(top.train_tokens_per_s) / statistics.mean(bottom.train_tokens_per_s) == pytest.approx(1 / 4, abs=0.02)
+    assert "a quarter of the speed of learning" in said
