@@ -416,3 +416,16 @@ def test_what_the_chapter_says_of_equal_memory():
 def test_what_exercise_7_10_says():
     ms = [256 * (1 - (1 - 8 / 256)**n) * 44.04e6 * 58 / 3.35e12 * 1e3 for n in (1, 128)]
     assert f"{ms[0]:.1f} ms for one token, {ms[1]:.0f} ms for 128 of them, which is {ms[1] / 128:.1f} ms a token" in text()
+
+
+def test_what_the_chapter_says_of_more_text():
+    gains = {}
+    for steps, dense, shared in ((600, ("mla-quality", "mha"), ("moe-quality", "fine + shared")), (1000, ("moe-seconds", "dense"), ("moe-longer", "fine + shared"))):
+        before, after = ({t["seed"]: t["bits_per_byte"] for t in recorded(study)["trials"] if t["arm"] == arm} for study, arm in (dense, shared))
+        gains[steps] = [100 * (1 - after[seed] / before[seed]) for seed in (1, 2, 3)]
+    less, more = (statistics.mean(gains[steps]) for steps in (600, 1000))
+    assert min(gains[1000]) > 0 and f"they save {more:.1f} percent, again with each of three seeds, where they saved {less:.1f} after 600" in text()
+    assert f"one seed saves {min(gains[1000]):.1f} and another {max(gains[1000]):.1f}" in text()
+    apart = [b - a for a, b in zip(gains[600], gains[1000])]
+    assert statistics.mean(apart) < 4.303 * statistics.stdev(apart) / 3**0.5    # Student's t: no growth that three seeds show
+    assert f"After 1,000 steps fine + shared needs {more:.1f} percent fewer (three seeds)" in text()

@@ -92,7 +92,7 @@ STUDIES = [
                        for seed in SEEDS for name in BEST_RATE)),
     Study(name="moe-seconds", question="How well does the dense model do with as many seconds as the experts take?",
           trials=tuple(Training(arm="dense", seed=seed, model=YARDSTICK, training=replace(SECONDS, seed=seed)) for seed in SEEDS[:3])),
-    Study(name="moe-longer", is_planned=True, question="With more text: does the gain of the experts grow? The dense model's runs are moe-seconds.",
+    Study(name="moe-longer", question="With more text: does the gain of the experts grow? The dense model's runs are moe-seconds.",
           trials=tuple(Split(arm="fine + shared", seed=seed, model=MODELS["fine + shared"],
                              training=replace(SECONDS, muon_lr=BEST_RATE["fine + shared"], seed=seed)) for seed in SEEDS[:3])),
 ]
