@@ -398,3 +398,16 @@ def test_what_the_chapter_says_of_planted_bugs():
     assert all(min(bits[arm]) < max(bits["right"]) and max(uneven[arm]) < 1.2 for arm in last)
     assert all(min(uneven[arm]) > 8 for arm in ("sign flipped", "wishes counted"))
     assert {f"{b:.2f}" for arm in ("sign flipped", "wishes counted") for b in far[arm]} == {"2.00"}
+
+
+def test_what_other_gates_do_without_balancing():
+    above = [t for study, arm in (("balance-sweep", "none"), ("balance-quality", "none")) for t in recorded(study)["trials"] if t["arm"] == arm]
+    others = recorded("balance-collapse")["trials"]
+    for arm in ("top-1", "faster gate", "softmax"):
+        loads = [torch.tensor(layer).double() for t in others if t["arm"] == arm for layer in t["load"]]
+        assert statistics.mean((n < n.mean() / 10).double().mean().item() for n in loads) > 0.485
+    assert len(above) == 6 and "Each leaves half of its experts or more nearly idle" in text()
+    bits = [t["bits_per_byte"] for t in above]
+    assert all(min(bits) < t["bits_per_byte"] < max(bits) for t in others) and "Their bits lie within those of the six seeds above" in text()
+    most = [max(max(layer) / sum(layer) for layer in t["load"]) for t in others if t["arm"] == "top-1"]
+    assert len(most) == 2 and f"{100 * max(most):.2f}% of all tokens" in text() and min(most) < 0.75

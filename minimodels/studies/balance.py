@@ -166,7 +166,7 @@ STUDIES = [
     Study(name="balance-live", question="Where does the chapter's short run end, over seeds?",
           trials=tuple(Balanced(arm=balance, seed=seed, model=LIVE_MODEL, training=replace(LIVE, balance=balance, seed=seed), max_bytes=LIVE_BYTES)
                        for seed in range(1, 7) for balance in ("none", "bias"))),
-    Study(name="balance-collapse", is_planned=True, question="Without any balancing: where do experts fall idle?",
+    Study(name="balance-collapse", question="Without any balancing: where do experts fall idle?",
           trials=tuple(Balanced(arm=arm, seed=seed, model=model, training=replace(BALANCED, balance="none", seed=seed, **changes))
                        for seed in SEEDS[:2] for arm, (model, changes) in COLLAPSE.items())),
     Study(name="balance-groups", is_planned=True, question="What does it cost to choose among few groups of experts? The model without a limit is moe-quality's fine.",
