@@ -142,22 +142,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def visit(browser, folder):
-    """Opens a page with three runs; nothing may go wrong on it."""
-    wrong, opened = [], []
-
-    def open_page(theme="light", width=390):
-        page = browser.new_page(viewport={"width": width, "height": 900}, reduced_motion="reduce")
-        opened.append(page)
-        page.on("console", lambda message: wrong.append(message.text))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.goto((folder / f"{theme}.html").as_uri())
-        page.wait_for_selector("[data-live]")
-        return page
-
-    yield open_page
-    for page in opened:
-        page.close()
-    assert wrong == []
+    with browsers.visits(browser, folder) as open_page:
+        yield open_page
 
 
 def seen(page):

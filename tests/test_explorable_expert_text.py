@@ -179,22 +179,8 @@ def start():
 
 @pytest.fixture
 def visit(browser, folder):
-    """Opens the page; nothing may go wrong on it."""
-    wrong, tabs = [], []
-
-    def open_page(theme="light", width=390):
-        tab = browser.new_page(viewport={"width": width, "height": 900}, reduced_motion="reduce")
-        tabs.append(tab)
-        tab.on("console", lambda message: wrong.append(message.text))
-        tab.on("pageerror", lambda error: wrong.append(str(error)))
-        tab.goto((folder / f"{theme}.html").as_uri())
-        tab.wait_for_selector("[data-live]")
-        return tab
-
-    yield open_page
-    for tab in tabs:
-        tab.close()
-    assert wrong == []
+    with browsers.visits(browser, folder) as open_page:
+        yield open_page
 
 
 def pick(page, group, name):

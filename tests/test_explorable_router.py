@@ -3,15 +3,14 @@
 import json
 import math
 import random
-import shutil
 from dataclasses import replace
-from types import SimpleNamespace
 
 import browser as browsers
 import pytest
 import torch
-from test_explorables import PAGE, ROOT, Table, load
+from test_explorables import PAGE, ROOT, Table
 
+from book_files import write_statics
 from configs import odd_config
 from minimodels.balance import batch_loss
 from minimodels.explorables import Router, scripts
@@ -184,8 +183,7 @@ def test_both_languages_agree_to_the_last_bit_over_many_steps(browser):
 def folder(tmp_path_factory):
     """Pages with two gates, in both themes."""
     folder = tmp_path_factory.mktemp("router")
-    load(ROOT / "book" / "_ext" / "explorables.py").write(SimpleNamespace(outdir=folder, builder=SimpleNamespace(format="html")))
-    shutil.copytree(ROOT / "book" / "_static", folder / "_static", dirs_exist_ok=True, ignore=shutil.ignore_patterns("vendor"))
+    write_statics(folder)
     tokens = "".join(f'<link rel="stylesheet" href="_static/{name}.css">' for name in ("tokens", "fonts"))
     pieces = Router().html() + Router.preset("Auxiliary loss", top_k=4).advance(20).html()
     for theme in ("light", "dark"):
@@ -195,23 +193,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def visit(browser, folder):
-    wrong, contexts = [], []
-
-    def open_page(name="light", width=1280, motion="reduce"):
-        context = browser.new_context(viewport={"width": width, "height": 900}, reduced_motion=motion)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: wrong.append(message.text))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.goto(f"{folder.as_uri()}/{name}.html")
-        page.wait_for_function("document.querySelectorAll('[data-live]').length === 2")
-        page.set_default_timeout(20_000)
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert wrong == []
+    with browsers.visits(browser, folder, count=2, width=1280) as open_page:
+        yield open_page
 
 
 def rows(one):

@@ -193,24 +193,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def visit(browser, folder):
-    wrong, contexts = [], []
-
-    def open_page(theme="light", width=390):
-        context = browser.new_context(viewport={"width": width, "height": 900}, reduced_motion="reduce")
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: wrong.append(message.text))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda one: one.url.startswith(folder.as_uri()) or wrong.append(one.url))
-        page.goto(f"{folder.as_uri()}/{theme}.html")
-        page.wait_for_selector("[data-live]")
-        page.set_default_timeout(20_000)
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert wrong == []
+    with browsers.visits(browser, folder) as open_page:
+        yield open_page
 
 
 def seen(page):

@@ -379,26 +379,9 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def visit(browser, folder, request):
-    """Opens a page from disk; at the end nothing may have gone wrong, and nothing may have come from elsewhere."""
-    wrong, contexts = [], []
-
-    def open_page(name="light", width=1280):
-        context = browser.new_context(viewport={"width": width, "height": 900}, reduced_motion="reduce")
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: wrong.append(message.text))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda one: one.url.startswith(folder.as_uri()) or wrong.append(one.url))
-        page.goto(f"{folder.as_uri()}/{name}.html")
-        page.wait_for_function("document.querySelectorAll('[data-live]').length === 3")
-        page.set_default_timeout(20_000)
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert wrong == []
+def visit(browser, folder):
+    with browsers.visits(browser, folder, count=3, width=1280) as open_page:
+        yield open_page
 
 
 def cells(page, nth):

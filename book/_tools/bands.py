@@ -12,6 +12,8 @@ from minimodels import studies
 from minimodels.studies.cost import utilisation
 
 ROOT = Path(__file__).resolve().parents[2]
+ANOTHER_TEXT = dict(if_below="another Python has another standard library, and so another text.",
+                    if_above="another Python has another standard library, and so another text; or the run was stopped early.")
 # chapter, metric: the study and arm whose trials it is taken from, its key there (or the function of a trial that gives it), unit, and what
 # explains a value outside
 BANDS = {
@@ -25,48 +27,34 @@ BANDS = {
         if_above="other files were drawn, or another Python has another standard library."),
 } | {
     ("mla", f"{scheme} after 60 steps"): dict(
-        study="mla-live", arm=scheme, key="bits_per_byte", unit="bits per byte",
-        if_below="another Python has another standard library, and so another text.",
-        if_above="another Python has another standard library, and so another text; or the run was stopped early.")
+        study="mla-live", arm=scheme, key="bits_per_byte", unit="bits per byte", **ANOTHER_TEXT)
     for scheme in ("mha", "mla")
 }
 BANDS["attention", "right after 120 steps"] = dict(
-    study="attention-bugs", arm="right", key="bits_per_byte", unit="bits per byte",
-    if_below="another Python has another standard library, and so another text.",
-    if_above="another Python has another standard library, and so another text; or the run was stopped early.")
+    study="attention-bugs", arm="right", key="bits_per_byte", unit="bits per byte", **ANOTHER_TEXT)
 BANDS["model", "steps to learn a page"] = dict(
     study="model-overfit", arm="right", key="steps_to_learn", unit="steps",
     if_below="another version of torch draws other weights.",
     if_above="another version of torch draws other weights; or something in the model is broken.")
 BANDS["train", "yardstick after 80 steps"] = dict(
-    study="train-live", arm="yardstick", key="bits_per_byte", unit="bits per byte",
-    if_below="another Python has another standard library, and so another text.",
-    if_above="another Python has another standard library, and so another text; or the run was stopped early.")
+    study="train-live", arm="yardstick", key="bits_per_byte", unit="bits per byte", **ANOTHER_TEXT)
 
 BANDS["fp8", "FP8 after 30 steps"] = dict(
-    study="fp8-live", arm="V3's", key="bits_per_byte", unit="bits per byte",
-    if_below="another Python has another standard library, and so another text.",
-    if_above="another Python has another standard library, and so another text; or the run was stopped early.")
+    study="fp8-live", arm="V3's", key="bits_per_byte", unit="bits per byte", **ANOTHER_TEXT)
 BANDS |= {
     ("balance", f"{arm} after 120 steps"): dict(
-        study="balance-live", arm=arm, key="bits_per_byte", unit="bits per byte",
-        if_below="another Python has another standard library, and so another text.",
-        if_above="another Python has another standard library, and so another text; or the run was stopped early.")
+        study="balance-live", arm=arm, key="bits_per_byte", unit="bits per byte", **ANOTHER_TEXT)
     for arm in ("none", "bias")
 }
 BANDS["moe", "fine after 60 steps"] = dict(
-    study="moe-live", arm="fine", key="bits_per_byte", unit="bits per byte",
-    if_below="another Python has another standard library, and so another text.",
-    if_above="another Python has another standard library, and so another text; or the run was stopped early.")
+    study="moe-live", arm="fine", key="bits_per_byte", unit="bits per byte", **ANOTHER_TEXT)
 BANDS["mtp", "drafts that stand, sampled"] = dict(
     study="mtp-acceptance", arm="T=1", key=lambda trial: 100 * trial["free"], unit="%",
     if_below="another Python has another standard library, and so other excerpts.",
     if_above="another Python has another standard library, and so other excerpts; or the text repeats itself.")
 BANDS |= {
     ("together", f"{arm} after 30 steps"): dict(
-        study="ladder-live", arm=arm, key="bits_per_byte", unit="bits per byte",
-        if_below="another Python has another standard library, and so another text.",
-        if_above="another Python has another standard library, and so another text; or the run was stopped early.")
+        study="ladder-live", arm=arm, key="bits_per_byte", unit="bits per byte", **ANOTHER_TEXT)
     for arm in ("dense", "top")
 }
 
