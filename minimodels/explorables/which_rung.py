@@ -19,9 +19,9 @@ PURPOSES = {
     "A server, 32 texts": dict(tokens=1e9, texts=32, context=1024, train_price=5.0, write_price=5.0, memory_price=0.5, bit_price=0.1,
                                says="A billion tokens, 32 texts side by side: the training is soon forgotten."),
     "A long context": dict(tokens=1e8, texts=32, context=131_072, train_price=5.0, write_price=5.0, memory_price=0.5, bit_price=0.1,
-                           says="32 texts of 131,072 tokens each, whose caches stay in memory as long as the writing takes."),
+                           says=f"32 texts of 131,072 tokens each, whose caches stay in memory as long as the writing takes; its speed is still that behind {PROMPT}."),
     "A fixed training bill": dict(tokens=0.0, texts=1, context=1024, train_price=5.0, write_price=5.0, memory_price=0.5, bit_price=0.01,
-                                  says="Nothing but training and its score, and a bit is worth what the dense model pays for it by training on."),
+                                  says="Nothing but training and its score: a bit costs what the dense model pays for it in longer training, up to 1,000 steps."),
     "No more text to train on": dict(tokens=0.0, texts=1, context=1024, train_price=5.0, write_price=5.0, memory_price=0.5, bit_price=1.0,
                                      says="The text is used up, and more steps would only repeat it: let a hundredth of a bit be worth a whole cent."),
 }
@@ -73,7 +73,8 @@ class WhichRung(Explorable):
         dense, training = facts[0], ladder(tier)[0].training
         price = seconds_a_hundredth(mean(dense["train_s"]) / training.steps) / 3600 * bill["train_price"]
         about = (f"Every model trained on the same {with_unit(training.steps * training.batch_size * training.seq_len, COUNTS)} tokens. Speeds are those behind "
-                 f"{PROMPT} tokens; memory is counted, weights and cache at two bytes a number. Means of {min(map(seeds_of, facts))} seeds; the prices are yours.")
+                 f"{PROMPT} tokens; memory is counted, weights and cache at two bytes a number. Score: what its bits above the best rung's are worth "
+                 f"to you. Means of {min(map(seeds_of, facts))} seeds; the prices are yours.")
         presets = PURPOSES | {"A fixed training bill": bill | {"bit_price": round(price, 4)}}
         return cls(**{"rungs": facts, "presets": presets, "about": about} | values)
 
