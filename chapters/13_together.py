@@ -119,8 +119,8 @@ by_hand = {"dense": (dense, recipe), "+ MLA": (latent, recipe),
            "+ FP8": (module, replace(recipe, fp8=True))}
 
 # %% [markdown]
-# The experts needed three fields. How many there are is the technique; the other two say how large they are, so that
-# $(3 + 1) \cdot 80 = 320$ hidden numbers work on a token, as many as in the dense network. A dense model does not read them.
+# The experts needed three fields. How many there are is the technique; the other two make $(3 + 1) \cdot 80 = 320$ hidden numbers
+# work on a token, as many as in the dense network.
 #
 # The package has the ladder ready. Is it the same one? From one seed, every weight must agree.
 
@@ -408,7 +408,7 @@ show.show(fig, alt="A grid of circles, a column for each technique and one for a
 # **FP8** is an imitation here. Its seconds say what it costs to imitate eight bits on a processor that has none, and nothing
 # else. But its memory is real: 205 MB instead of 235, because codes are what is kept.
 #
-# Is the last column a defeat? Two questions first. Are its gains what the chapters promised? And is equal text a fair comparison?
+# Is the last column a defeat? Two questions first. Are its gains what the chapters promised? And is equal text fair?
 #
 # ## Do the gains add up?
 #
@@ -719,7 +719,7 @@ show.show(fig, alt="The dense model's score falls steadily as its price in steps
 #
 # Why so clearly? After 600 steps what our model lacks is text: a tenth more of it still takes off more than one percent. The
 # longer a model has read, the less a tenth is worth, and the more a gain at equal text, if the gain itself stays. V3 has read
-# 14.8 trillion tokens. The exchange rate, too, depends on where you are.
+# 14.8 trillion tokens.
 #
 # ## Where the lines cross
 #
@@ -790,9 +790,10 @@ print(f"at V2's width they say {at_v2[0]:.2f} to {at_v2[-1]:.2f}, in the "
 # %% [markdown]
 # Two widths give a number, and three repetitions take much of it back: of nine lines six cross between 304 and 416, one at
 # 25,764, and two never. Worse, the form was our choice. A power goes through one and on: at V2's width of 5,120 the middle line
-# has an operation take half the dense time, and why should it? Then the world takes the rest. V2 lost a third of its dense
-# predecessor's use of the chip (25 percent beside at least 38, found [chapter 1](01_cost.ipynb)). On one core an expert is a
-# small matrix, and at DeepSeek's size it is another machine. **A trend ends where its cause changes.**
+# has an operation take half the dense time. Why should it? An overhead may shrink towards one and never reach it. Then the world
+# takes the rest. V2 lost a third of its dense predecessor's use of the chip (25 percent beside at least 38, found [chapter
+# 1](01_cost.ipynb)). On one core an expert is a small matrix, and at DeepSeek's size it is another machine. **A trend ends where
+# its cause changes.**
 #
 # **Latents.** In chapter 6's recorded layers, how long must the context be before reading latents is as fast as reading the keys
 # and values of **MHA**?
@@ -956,7 +957,7 @@ show.table(by_rate, caption="Bits per byte, one seed; each alone.")
 
 # %% [markdown]
 # At the yardstick's own rate, 0.01, and with this seed experts win, and the module brings 0.0015 bits: you would have dropped it.
-# At 0.02 it brings ten times as much, and wins. (Some of that is luck: on the ladder it brought 0.013 at 0.01.) Identical
+# At 0.02 it brings ten times as much, and wins. (Some of that may be luck: on the ladder it brought 0.013 at 0.01.) Identical
 # settings are settings that somebody searched for one of the models.
 #
 # ### One seed each
@@ -1057,7 +1058,7 @@ for name, (study, arm) in sized.items():
 # >   operations, the optimizer's included (1.6 without).
 # > - **At equal seconds:** it loses by more: 2.65 times the seconds with the module, four times with eight bits imitated.
 # > - **In memory:** a cached token takes 28 percent of the bytes. To train takes 1.9 times as many, FP8's saving included.
-# > - **At DeepSeek's scale:** 42.5 percent fewer hours for as much text, in a model that has latents and experts (V2), and differs
+# > - **At DeepSeek's scale:** 42.5 percent fewer hours for as much text, in a model (V2) that has latents and experts, and differs
 # >   in much else. The module costs V3 four percent of its operations; what eight bits saved is not published.
 #
 # ## The claims again
@@ -1109,9 +1110,10 @@ print(f"our experts beside their dense twin: {mean(ours):.0%} "
 # sparsity, less what sparsity costs. Nobody has measured it apart.
 #
 # And the press's 95? Beside a dense model of V3's class, Llama 3.1 405B, work on a token is a tenth, and hours are 9 percent, for
-# nearly as much text. The work that is left out is nearly all the experts' doing. That hours follow so closely, something else
-# must have paid: eight bits, perhaps. What lies between this and "5 million instead of 100" is no technique: one run set beside a
-# rumoured total, two years of progress, and another chip ([chapter 1](01_cost.ipynb) shares it out).
+# nearly as much text. The work that is left out is nearly all the experts' doing. If the hours follow so closely, something else
+# must have paid for what sparsity loses: eight bits, perhaps. What lies between this and "5 million instead of 100" is no
+# technique: one run set beside a rumoured total, two years of progress, and another chip ([chapter 1](01_cost.ipynb) shares it
+# out).
 
 # %% tags=["remove-input"]
 ledger.show("C08", "C11")
