@@ -411,3 +411,12 @@ def test_what_other_gates_do_without_balancing():
     assert all(min(bits) < t["bits_per_byte"] < max(bits) for t in others) and "Their bits lie within those of the six seeds above" in text()
     most = [max(max(layer) / sum(layer) for layer in t["load"]) for t in others if t["arm"] == "top-1"]
     assert len(most) == 2 and f"{100 * max(most):.2f}% of all tokens" in text() and min(most) < 0.75
+
+
+def test_what_a_limit_on_groups_costs():
+    free = {t["seed"]: t["bits_per_byte"] for t in recorded("moe-quality")["trials"] if t["arm"] == "fine"}
+    for groups, (loses, gains) in {4: (1, 2), 2: (2, 0)}.items():
+        more = [100 * (t["bits_per_byte"] / free[t["seed"]] - 1) for t in recorded("balance-groups")["trials"] if t["arm"] == f"{groups} of 8 groups"]
+        assert (sum(x > 0.1 for x in more), sum(x < -0.1 for x in more), len(more)) == (loses, gains, 3)
+        assert abs(statistics.mean(more)) < 4.303 * statistics.stdev(more) / 3**0.5    # Student's t
+    assert "with half of the groups one seed loses and two gain, with a quarter two lose and one is even" in text()

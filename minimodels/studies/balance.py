@@ -169,7 +169,7 @@ STUDIES = [
     Study(name="balance-collapse", question="Without any balancing: where do experts fall idle?",
           trials=tuple(Balanced(arm=arm, seed=seed, model=model, training=replace(BALANCED, balance="none", seed=seed, **changes))
                        for seed in SEEDS[:2] for arm, (model, changes) in COLLAPSE.items())),
-    Study(name="balance-groups", is_planned=True, question="What does it cost to choose among few groups of experts? The model without a limit is moe-quality's fine.",
+    Study(name="balance-groups", question="What does it cost to choose among few groups of experts? The model without a limit is moe-quality's fine.",
           trials=tuple(Balanced(arm=f"{groups} of 8 groups", seed=seed, model=model, training=replace(BALANCED, muon_lr=LIMITED_RATE, seed=seed))
                        for seed in SEEDS[:3] for groups, model in LIMITED.items())),
 ]
