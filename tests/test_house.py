@@ -220,7 +220,7 @@ Chapter 6 tells; chapter 8 is not there; `chapter 6` is code. See [a row](#c02).
 def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("good")
     said = build(folder, {"chapters/06_trial.ipynb": notebook(*GOOD), "chapters/07_next.ipynb": NEXT,
-                          "chapters/famous.md": "# Famous\n\n```{famous-claims}\n```\n\n```{drawing} line\nA line that rises.\n```\n",
+                          "chapters/famous.md": "# Famous\n\n```{famous-claims}\n```\n\n```{drawing} line\n:alt: A line that rises.\n\nA *line*, as drawn.\n```\n",
                           "book/ledger.md": LEDGER})
     assert said == ""
     return folder / "out"
@@ -303,6 +303,7 @@ def test_the_famous_claims_come_in_their_order_and_dollars_are_no_formula(built)
 def test_a_page_that_is_no_notebook_shows_a_drawing(built):
     page = " ".join((built / "chapters" / "famous.html").read_text("utf8").split())
     assert re.search(r'<figure class="drawing-figure.{,60}"> <div class="drawing-broad', page) and page.count('aria-label="A line that rises."') == 2
+    assert re.search(r"<figcaption>.{,120}A <em>line</em>, as drawn", page)
 
 
 @pytest.fixture(scope="module")

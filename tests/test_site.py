@@ -65,7 +65,8 @@ class Visit:
         self.page.on("console", lambda m: m.type in ("error", "warning") and self.wrong.append(f"console {m.text}"))
         self.page.goto(f"{address}/{page}", wait_until="load")
         self.page.evaluate("""async () => {
-            for (let y = 0; y < document.body.scrollHeight; y += 500) { scrollTo(0, y); await new Promise(r => setTimeout(r, 40)); }
+            const shown = () => new Promise(r => requestAnimationFrame(() => setTimeout(r, 20)));    // or a busy machine skips places
+            for (let y = 0; y < document.body.scrollHeight; y += 500) { scrollTo(0, y); await shown(); }
             scrollTo(0, 0);
         }""")
         self.page.wait_for_function("[...document.querySelectorAll('.bookfig')].every(f => f.dataset.state === 'ready')", timeout=60_000)

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from docutils import nodes
+from docutils.parsers.rst import directives
 from myst_nb.core import render
 from sphinx.util.docutils import SphinxDirective
 
@@ -76,9 +77,10 @@ def themed(name, alt):
 
 
 class OnPage(SphinxDirective):
-    """A drawing on a page that is no notebook: ```{drawing} NAME, and between the fences what show.drawing calls its alt."""
+    """A drawing on a page that is no notebook: ```{drawing} NAME, with the option alt, and its caption between the fences."""
 
     required_arguments = 1
+    option_spec = {"alt": directives.unchanged_required}
     has_content = True
 
     def run(self):
@@ -87,7 +89,8 @@ class OnPage(SphinxDirective):
             raise self.error(f"there is no drawing {name!r} in minimodels/drawings")
         for file in FOLDER.glob(f"{name}*.svg"):
             self.env.note_dependency(str(file))
-        return [nodes.figure("", *forms({"name": name, "alt": " ".join(self.content)}), classes=["drawing-figure"])]
+        caption, _ = self.state.inline_text(" ".join(self.content), self.lineno)
+        return [nodes.figure("", *forms({"name": name, "alt": self.options["alt"]}), nodes.caption("", "", *caption), classes=["drawing-figure"])]
 
 
 def setup(app):
