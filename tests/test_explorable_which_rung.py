@@ -61,7 +61,7 @@ def test_a_bill_told_by_hand():
     # paid once: 40, 60, 20; for each million tokens: 25, 44, 58. 20 + 58 n = 40 + 25 n at n = 20/33
     assert piece.turns() == [(pytest.approx(1e6 * 20 / 33), "good"), None]
     assert piece.said().replace("\u00a0", " ") == (
-        "The cheapest is fast, 65 ¢, with each of 2 seeds. Next comes good, 78 ¢: 10 ¢ more for training, 20 ¢ more for writing, 13 ¢ more for memory, "
+        "The cheapest is fast, 65 ¢, in each of 2 runs. Next comes good, 78 ¢: 10 ¢ more for training, 20 ¢ more for writing, 13 ¢ more for memory, "
         "30 ¢ less for its score. Below 606 thousand tokens to write, good would be cheapest.")
     assert piece.beside() == ["cheapest", "+60 %", "+20 %"]
 
@@ -102,7 +102,7 @@ def test_seeds_that_disagree_are_said():
     fast, _, good = WhichRung().rungs
     some = [fast | {"bits": [1.8, 1.8]}, good | {"bits": [1.75, 1.81], "train_s": [3600, 3600]}]
     piece = WhichRung(rungs=some, tokens=0.0, train_price=5.0, bit_price=1.0)
-    assert piece.seeds_won() == (1, 2) and "The cheapest is good, 5\u00a0¢, but with 1 of 2 seeds only." in piece.said()
+    assert piece.seeds_won() == (1, 2) and "The cheapest is good, 5\u00a0¢, but in 1 of 2 runs only." in piece.said()
 
 
 def test_where_nothing_costs_anything_all_is_one():
@@ -224,7 +224,7 @@ def test_every_purpose_is_answered_by_keys_alone(visit, width):
 
 def test_a_slider_moves_the_answer_and_says_its_value_in_words(visit):
     page, piece = visit(), WhichRung.of(made_up())
-    bits = page.get_by_label("0.01 bits per byte")
+    bits = page.get_by_label("0.01 bits per byte less")
     bits.focus()
     page.keyboard.press("End")
     piece.bit_price = 100.0

@@ -55,7 +55,7 @@ export function said(s) {
   const all = bills(s), each = parts(s), names = s.rungs.map(rung => rung.name);
   if (Math.max(...all) - Math.min(...all) < 1e-9) return "At these prices it is all one: every rung costs the same.";
   const first = cheapest(all), [won, n] = seedsWon(s), second = cheapest(all.map((bill, i) => i === first ? Infinity : bill));
-  const seeds = won === n ? `with each of ${n} seeds` : `but with ${won} of ${n} seeds only`;
+  const seeds = won === n ? `in each of ${n} runs` : `but in ${won} of ${n} runs only`;
   const more = Object.values(PARTS).map((words, k) => [each[second][k] - each[first][k], words]);
   const least = Math.max(...more.map(([by]) => Math.abs(by))) / 20; // what is less does not explain much
   const why = more.filter(([by]) => Math.abs(by) >= least).map(([by, words]) => `${money(Math.abs(by))} ${by > 0 ? "more" : "less"} for ${words}`).join(", ");
@@ -123,7 +123,7 @@ function render({ model, el }) {
     { key: "train_price", label: "An hour of training", stops: prices(-1, 4), show: cents },
     { key: "write_price", label: "An hour of writing", stops: prices(-1, 4), show: cents },
     { key: "memory_price", label: "A GB held for an hour", stops: prices(-1, 4), show: cents },
-    { key: "bit_price", label: "0.01 bits per byte", stops: prices(-3, 2), show: cents },
+    { key: "bit_price", label: "0.01 bits per byte less", stops: prices(-3, 2), show: cents },
   ].map(spec => slider(model, spec));
 
   const rows = model.get("rungs").map(rung => {

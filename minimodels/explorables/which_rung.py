@@ -133,7 +133,7 @@ class WhichRung(Explorable):
             return "At these prices it is all one: every rung costs the same."
         first, (won, n) = cheapest(bills), self.seeds_won()
         second = cheapest([float("inf") if i == first else bill for i, bill in enumerate(bills)])
-        seeds = f"with each of {n} seeds" if won == n else f"but with {won} of {n} seeds only"
+        seeds = f"in each of {n} runs" if won == n else f"but in {won} of {n} runs only"
         more = [(b - a, words) for a, b, words in zip(parts[first], parts[second], PARTS.values())]
         least = max(abs(by) for by, _ in more) / 20    # what is less does not explain much
         why = ", ".join(f"{money(abs(by))} {'more' if by > 0 else 'less'} for {words}" for by, words in more if abs(by) >= least)
