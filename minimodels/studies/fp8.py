@@ -204,7 +204,7 @@ STUDIES = [
     Study(name="fp8-bugs", is_planned=True, question="Does a planted bug show in the loss?",
           trials=tuple(Spoilt(arm=bug or "right", seed=seed, bug=bug, model=YARDSTICK, training=replace(SHORT, seed=seed))
                        for bug in (None, *BUGS) for seed in SEEDS[:3])),
-    Study(name="fp8-scales", is_planned=True, question="Are tiles and blocks needed here? V3's recipe and bf16 are those of fp8-quality.",
+    Study(name="fp8-scales", question="Are tiles and blocks needed here? V3's recipe and bf16 are those of fp8-quality.",
           trials=eights(["a scale for a tensor", "gradients in blocks"], SEEDS[:3])),
     Study(name="fp8-longer", is_planned=True, question="Does the gap between FP8 and bf16 grow with three times the text?",
           trials=sixteens(SEEDS[:1], LONGER) + eights(["V3's"], SEEDS[:1], LONGER)),
