@@ -61,10 +61,10 @@ def _with_recipe(layer, kind, x):
 class LastStepsScale(FP8Linear):
     """The input's scale is that of the call before, to save a pass over it. What has grown since does not fit, and is cut."""
 
-    last: Tensor | None = None
+    last: float | None = None  # no tensor: one that was made while a model is evaluated cannot be trained with
 
     def forward(self, x: Tensor) -> Tensor:
-        amax = x.detach().abs().amax()
+        amax = x.detach().abs().amax().item()
         if self.last is not None:
             x = x.clamp(-self.last, self.last)  # where codes saturate, and no gradient passes
         self.last = amax
