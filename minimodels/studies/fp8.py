@@ -201,7 +201,7 @@ STUDIES = [
           trials=tuple(replace(trial, max_bytes=LIVE_BYTES) for trial in eights(["V3's"], (1, 2, 3, 4, 5, 6), LIVE))),
     Study(name="fp8-quality", question="What does V3's recipe cost beside bf16? bf16's seeds 1 to 3 are those of train-formats.",
           trials=sixteens(SEEDS[3:]) + eights(["V3's"], SEEDS)),
-    Study(name="fp8-bugs", is_planned=True, question="Does a planted bug show in the loss?",
+    Study(name="fp8-bugs", question="Does a planted bug show in the loss?",
           trials=tuple(Spoilt(arm=bug or "right", seed=seed, bug=bug, model=YARDSTICK, training=replace(SHORT, seed=seed))
                        for bug in (None, *BUGS) for seed in SEEDS[:3])),
     Study(name="fp8-scales", question="Are tiles and blocks needed here? V3's recipe and bf16 are those of fp8-quality.",
@@ -213,5 +213,5 @@ STUDIES = [
     Study(name="fp8-gate", is_planned=True, question="What does a gate in FP8 cost? The same model in fp32 is moe-quality's arm fine + shared.",
           trials=tuple(WithExperts(arm=arm, seed=seed, gate=gate, model=FINE, training=replace(FINE_RECIPE, seed=seed))
                        for seed in SEEDS[:3] for arm, gate in {"gate in fp32": False, "gate in FP8": True}.items())),
-    Study(name="fp8-gradients", is_planned=True, question="Are E5M2 gradients better than E4M3's, here?", trials=eights(["E5M2 gradients"], SEEDS[:3])),
+    Study(name="fp8-gradients", question="Are E5M2 gradients better than E4M3's, here?", trials=eights(["E5M2 gradients"], SEEDS[:3])),
 ]
