@@ -49,7 +49,7 @@ def test_the_recorded_run_of_the_cpu_preset_is_that_of_todays_preset():
     assert run["bits_per_byte"] < 1.50 < run["lzma"] < run["zlib"] and run["seconds"] < 8 * 60
 
 
-@pytest.mark.parametrize("name", ["cpu-stdlib", "cpu-long", "yardstick"])
+@pytest.mark.parametrize("name", ["cpu-stdlib", "cpu-long", "yardstick", "together"])
 def test_the_recorded_weights_have_learnt_python(name):
     run = Run.open(DATA / "checkpoints" / name)
     tokens = torch.tensor([0, *run.tokenizer.encode(TEXT).ids])
@@ -60,10 +60,11 @@ def test_the_recorded_weights_have_learnt_python(name):
     assert learnt < 2 < fresh
 
 
-def test_the_long_run_is_the_preset_with_more_steps_and_its_readme_row_is_its_score():
-    run, row = recorded("cpu-long"), (DATA / "README.md").read_text("utf8")
-    assert ModelConfig.from_dict(run["model"]) == ModelConfig.preset("cpu")
-    assert TrainConfig.from_dict(run["train"]) == replace(TrainConfig.preset("cpu"), steps=10_000)
+@pytest.mark.parametrize("name, preset, steps", [("cpu-long", "cpu", 10_000), ("yardstick", "yardstick", 6000), ("together", "together", 6000)])
+def test_a_long_run_is_its_preset_with_more_steps_and_its_readme_row_is_its_score(name, preset, steps):
+    run, row = recorded(name), (DATA / "README.md").read_text("utf8")
+    assert ModelConfig.from_dict(run["model"]) == ModelConfig.preset(preset)
+    assert TrainConfig.from_dict(run["train"]) == replace(TrainConfig.preset(preset), steps=steps)
     assert f"| {run['bits_per_byte']:.3f} | {run['tokens']:,} | {run['seconds'] / 60:.1f} |" in row
 
 
