@@ -207,7 +207,7 @@ STUDIES = [
     Study(name="fp8-scales", question="Are tiles and blocks needed here? V3's recipe and bf16 are those of fp8-quality.",
           trials=eights(["a scale for a tensor", "gradients in blocks"], SEEDS[:3])),
     Study(name="fp8-longer", question="Does the gap between FP8 and bf16 grow with three times the text?",
-          trials=sixteens(SEEDS[:1], LONGER) + eights(["V3's"], SEEDS[:1], LONGER)),
+          trials=sixteens(SEEDS[:3], LONGER) + eights(["V3's"], SEEDS[:3], LONGER)),
     Study(name="fp8-sums", question="What does a short accumulator cost, with sums of at most 2,048 products?",
           trials=tuple(ShortSum(arm=arm, seed=seed, model=YARDSTICK, training=replace(BF16, seed=seed)) for seed in SEEDS[:3] for arm in ACCUMULATORS)),
     Study(name="fp8-gate", is_planned=True, question="What does a gate in FP8 cost? The same model in fp32 is moe-quality's arm fine + shared.",
