@@ -210,7 +210,7 @@ STUDIES = [
           trials=sixteens(SEEDS[:3], LONGER) + eights(["V3's"], SEEDS[:3], LONGER)),
     Study(name="fp8-sums", question="What does a short accumulator cost, with sums of at most 2,048 products?",
           trials=tuple(ShortSum(arm=arm, seed=seed, model=YARDSTICK, training=replace(BF16, seed=seed)) for seed in SEEDS[:3] for arm in ACCUMULATORS)),
-    Study(name="fp8-gate", is_planned=True, question="What does a gate in FP8 cost? The same model in fp32 is moe-quality's arm fine + shared.",
+    Study(name="fp8-gate", question="What does a gate in FP8 cost? The same model in fp32 is moe-quality's arm fine + shared.",
           trials=tuple(WithExperts(arm=arm, seed=seed, gate=gate, model=FINE, training=replace(FINE_RECIPE, seed=seed))
                        for seed in SEEDS[:3] for arm, gate in {"gate in fp32": False, "gate in FP8": True}.items())),
     Study(name="fp8-gradients", question="Are E5M2 gradients better than E4M3's, here?", trials=eights(["E5M2 gradients"], SEEDS[:3])),
