@@ -85,7 +85,7 @@ ledger.show("C08", "C11", form="told")
 
 # %% [markdown]
 # > **Before you read on.** Take a sheet, write MLA, experts, MTP and FP8 in a row, and mark who saves and who costs, on *our*
-# > machine: in bits per byte at equal text, in bytes of cache, in seconds of a training step, in seconds of writing. In which of
+# > machine: in bits per byte at equal text, after 600 steps, in bytes of cache, in seconds of a training step, in seconds of writing. In which of
 # > these four will nobody win?
 # >
 # > <details><summary>What we found</summary>
@@ -618,8 +618,9 @@ show.drawing("fair",
 # (At our 2,048 tokens a step they are a seventh of what the dense model's passes take, and four tenths of the experts'. At
 # millions of tokens a step they all but vanish.)
 #
-# We have four lengths of four studies: 600 steps with five seeds, 894 and 1,000 with three, and the yardstick's 6,000, a single
-# run. Between them go straight lines over the logarithm of the steps. Most likely the true curve sags below them, which makes the
+# We have five lengths of five studies: 600 steps with five seeds, 894, 1,000 and 1,800 with three (the last in bf16, which [chapter
+# 5](05_train.ipynb) could not tell from fp32), and the yardstick's 6,000, a single run. Between them go straight lines
+# over the logarithm of the steps. Where points lie far apart, the true curve most likely sags below the line, which makes the
 # dense model a little better than we say.
 #
 # > **Exercise 13.4** (what is a score worth?; medium, 15 minutes). Write `worth(bits, curve)`: how many steps the dense model needs for
@@ -654,6 +655,7 @@ from minimodels.exercises.together import worth as steps_for
 curve = [(600, mean(mha.values())),
          (894, mean(bits_of("mtp-quality", "none, same FLOPs").values())),
          (1000, mean(bits_of("moe-seconds", "dense").values())),
+         (1800, mean(bits_of("fp8-longer", "bf16").values())),
          (6000, recorded("yardstick")["bits_per_byte"])]
 for n_steps, bits in curve:
     print(f"{n_steps:>5} steps: {bits:.4f}")
@@ -709,16 +711,16 @@ for name, (_, flops, seconds) in list(against.items())[1:]:
 fig.add_annotation(x=math.log10(lengths[16]), y=dense_at(lengths[16]), text="dense", showarrow=False, xshift=26, yshift=10)
 fig.update_layout(xaxis={"tickvals": [500, 1000, 2000, 4000], "ticktext": ["500", "1,000", "2,000", "4,000"]}, margin={"r": 80})
 show.show(fig, alt="The dense model's score falls steadily as its price in steps grows from 500 to over 6,000. The four rungs lie near the left end's height and further right: each above the line, with its price in operations a hollow dot and in seconds a filled one.",
-          caption="Recorded: ladder, ladder-pace; the line: mla-quality, mtp-quality, moe-seconds and yardstick (one seed). Hollow: price in operations, with the optimizer's. Filled: in seconds, for FP8 those of an imitation. "
+          caption="Recorded: ladder, ladder-pace; the line: mla-quality, mtp-quality, moe-seconds, fp8-longer and yardstick (one seed). Hollow: price in operations, with the optimizer's. Filled: in seconds, for FP8 those of an imitation. "
                   "Above the line the dense model, trained as long, is better.")
 
 # %% [markdown]
-# Here is our machine's verdict. At equal text the two upper rungs are better than the dense model, with each of three seeds. But
+# Here is our machine's verdict, after 600 steps. At equal text the two upper rungs are better than the dense model, with each of three seeds. But
 # their lead is worth four percent more training (the top's, by seed: nothing to nine), and they cost 88 percent more operations,
 # and two and a half times the seconds or more. Spend that on the dense model, and it wins by more than all four techniques bring.
 #
-# Why so clearly? After 600 steps what our model lacks is text: a tenth more of it still takes off more than one percent. The
-# longer a model has read, the less a tenth is worth, and the more a gain at equal text, if the gain itself stays. V3 has read
+# Why so clearly? After 600 steps what our model lacks is text: a tenth more of it still takes off more than one percent. Sooner or
+# later a tenth is worth less, as from 1,800 steps on, and a gain at equal text is worth more, if the gain itself stays. V3 has read
 # 14.8 trillion tokens.
 #
 # ## Where the lines cross
@@ -886,6 +888,112 @@ for n in (4, 61):
 # **Eight bits.** There is nothing to draw on: no width makes our processor multiply eight-bit floats. Where a GPU does, products
 # take half the time at best. Of V3's work 85 percent are such products, so all of it gets at most $1 / (0.15 + 0.85 / 2) = 1.74$
 # times as fast.
+
+# %% [markdown]
+# ## The whole model, trained for longer
+#
+# Six hundred steps are a beginning, and "if the gain itself stays" was an *if*. So the top rung was trained for 6,000 too, in
+# eight-bit products from the first to the last, on the same tokens on which chapter 5 trained the dense yardstick.
+#
+# > **Before you read on.** After 600 steps the whole model needs 0.6 percent fewer bits than the dense one. And after 6,000: less
+# > than that, as much, or more?
+# >
+# > <details><summary>What we found</summary>
+# >
+# > **Ten times as much: 6.1 percent.**
+# >
+# > </details>
+
+# %%
+ends = {"600 steps, mean of three seeds": (table[-1].bits_per_byte,
+                                           table[0].bits_per_byte),
+        "6,000 steps, one seed": ([recorded("together")["bits_per_byte"]],
+                                  [recorded("yardstick")["bits_per_byte"]])}
+show.table([{"trained for": name, "dense": f"{mean(plain):.4f}",
+             "everything": f"{mean(every):.4f}",
+             "less, %": f"{100 * (1 - mean(every) / mean(plain)):.1f}",
+             "worth, times as long":
+             f"{steps_for(mean(every), curve) / n_steps:.2f}"}
+            for n_steps, (name, (every, plain)) in
+            zip((600, 6000), ends.items())])
+
+# %% [markdown]
+# One seed each; but after 600 steps three seeds of a rung lay within 1.3 percent, and this is six. The gain at equal text did not
+# stay. It grew. When? Both runs read the same batches, so their losses can be laid side by side:
+
+# %% tags=["hide-input"]
+logs = [{r["step"]: r["loss"] for r in recorded(name)["records"]} for name in ("together", "yardstick")]
+ends_at = list(range(100, 6001, 100))
+lead = [100 * (mean(logs[0][s] for s in range(end - 90, end + 1, 10)) / mean(logs[1][s] for s in range(end - 90, end + 1, 10)) - 1) for end in ends_at]
+fig = show.lines({"everything": (ends_at, lead)}, concept={"everything": "fp8"}, x="step", y="training loss beside the dense model's, %",
+                 title="The lead is made after step 600, and once more when the rate falls")
+for at, words in ((600, "the ladder ends"), (1123, "text read once"), (3600, "the rate falls")):
+    fig.add_vline(x=at, line={"width": 1, "dash": "dot", "color": show.COLORS["muted"][0]})
+    fig.add_annotation(x=at, y=-11 if at < 3600 else 2, text=words, showarrow=False, textangle=-90, xshift=-10, yanchor="bottom" if at < 3600 else "top")
+show.show(fig, alt="A line over 6,000 steps: near zero until step 600, down to minus five percent by step 1,200, level until about step 4,000, then down to minus ten.",
+          caption="Recorded: runs together and yardstick, one seed each, the same batches; means of 100 steps.")
+
+# %% [markdown]
+# Until step 600 there is nothing to see. By 1,200, where the text has just been read once, the whole model is five percent ahead.
+# There it stays, through two more readings, until the rate falls, and ends ten ahead. On unseen text six are left, so some of the
+# ten is learnt by heart. Our ladder had stopped just before its ends parted.
+#
+# Is that worth the price? After 600 steps the lead was worth four percent more training, now about twice as much. (That is read off
+# beyond the end of the dense line, as if its last piece, from 1,800 steps on, went on. A hundredth of a bit of luck in that last run
+# makes it 1.7 times or 2.3.) A step costs 1.9 times the operations, and 2.65 times the seconds without eight bits; imitated, as in
+# this run, four times. So per operation, where the dense model led by ten percent, the two are level as far as we can see. Per
+# second it still leads, by three percent.
+#
+# Two cautions. Both runs kept the rate that was best after 600 steps; whether it is the best for 6,000, and for both alike, nobody
+# has searched. And which technique did it, two runs cannot say. Experts are the first suspect, for they triple the parameters that
+# can keep what a text teaches. But from 600 steps to 1,000 [chapter 7](07_moe.ipynb) could not show that their lead grows.
+#
+# Is the checkpoint sound? Three questions. Does it need eight bits to read what it learnt in eight bits? How many drafts stand on
+# unseen text? Who is busy among the experts?
+
+# %% tags=["nbval-ignore-output"]
+from minimodels.checkpoint import Run
+from minimodels.evaluate import acceptance, windows
+from minimodels.fp8 import convert
+from minimodels.studies.moe_routing import choices
+
+run = Run.open(lab.data_file("checkpoints/together"))
+whole = run.model()
+unseen = prepare("stdlib", 4096, max_bytes=LIVE_BYTES,
+                 tokenizer=run.tokenizer)
+pages = next(windows(unseen.valid, 256, 32))
+for name, model in {"32": whole, "8": convert(run.model())}.items():
+    scored = evaluate(model, unseen.valid[:32 * 255], seq_len=256,
+                      n_bytes=unseen.valid_bytes)
+    print(f"read in {name} bits: {scored.loss:.4f} nats a token")
+print(f"drafts that stand: {acceptance(whole, pages)[0].mean():.1%}")
+for layer, chosen in choices(whole, pages).items():
+    load = chosen.flatten().bincount(minlength=31) / chosen.numel() * 31
+    print(f"layer {layer}: the busiest expert has {load.max():.1f} times "
+          f"its share, the idlest {load.min():.2f}")
+
+# %% [markdown]
+# None of it is strange. Computed in 32 bits it is no worse than in eight: FP8 is a way to multiply, and no dialect. (These pages
+# are harder than the rest: all unseen text takes 2.97 nats a token.) Three of five drafts stand, where after 600 steps it was half.
+# No expert starves, and the busiest has about twice its share. And this is what it writes, drawn at temperature 0.8; then greedily,
+# with drafts and without:
+
+# %% tags=["nbval-ignore-output"]
+from minimodels.generate import decode
+
+start = run.tokenizer.encode("class Queue:\n    ").ids
+told = decode(whole, [start], max_new_tokens=72, temperature=0.8,
+              generator=torch.Generator().manual_seed(0))
+print(run.tokenizer.decode(start + told.tokens[0]))
+plain, drafted = (decode(whole, [start], max_new_tokens=72, draft=draft)
+                  for draft in (None, "mtp"))
+assert plain.tokens == drafted.tokens
+print(f"\ngreedy: {drafted.tokens_per_pass:.2f} tokens a pass with drafts, "
+      f"and the same text")
+
+# %% [markdown]
+# Python by its looks, and no program. That is what 1.13 bits per byte look like. (Of the greedy drafts four of five stand: what the
+# model writes without luck it also guesses more easily.)
 #
 # ## Which rung for what?
 #
@@ -896,7 +1004,7 @@ for n in (4, 61):
 WhichRung.of(table)
 
 # %% [markdown]
-# The dense model takes the telephone and the fixed bill. Latents take the server, if barely, and the long context for its memory.
+# (All of this is the ladder after 600 steps; of 6,000 we have its ends only.) The dense model takes the telephone and the fixed bill. Latents take the server, if barely, and the long context for its memory.
 # (The seconds there are still those behind 64 tokens.) The module, on top of experts, takes the case in which there is no more
 # text to read, if a hundredth of a bit is worth 0.4 cents or more. So the ladder is no staircase on which higher is better. It is
 # a row of answers, each to another question.
@@ -1051,12 +1159,14 @@ for name, (study, arm) in sized.items():
 #
 # ## Does it pay here?
 #
-# > **Does it pay here?** **In bytes of cache, and a little for each token of text. Not per operation, and not per second.**
+# > **Does it pay here?** **In bytes of cache, and for each token of text: a little after 600 steps, six percent after 6,000. Per
+# > operation not after 600 steps; after 6,000 it is about even. Per second not.**
 # >
-# > - **At equal text:** the whole model needs 0.6 percent fewer bits (600 steps; three seeds: 0.3 to 0.8).
-# > - **At equal FLOPs:** it loses. Its score is worth four percent more training (nothing to nine), its step takes 1.9 times the
-# >   operations, the optimizer's included (1.6 without).
-# > - **At equal seconds:** it loses by more: 2.65 times the seconds with the module, four times with eight bits imitated.
+# > - **At equal text:** 0.6 percent fewer bits after 600 steps (three seeds: 0.3 to 0.8), 6.1 after 6,000 (one seed).
+# > - **At equal FLOPs:** after 600 steps it loses. Its score is worth four percent more training (nothing to nine), its step takes 1.9
+# >   times the operations, the optimizer's included (1.6 without). After 6,000 the score is worth about twice the training (one seed,
+# >   drawn on beyond the dense line: 1.7 to 2.3).
+# > - **At equal seconds:** it loses: 2.65 times the seconds with the module, four times with eight bits imitated.
 # > - **In memory:** a cached token takes 28 percent of the bytes. To train takes 1.9 times as many, FP8's saving included.
 # > - **At DeepSeek's scale:** 42.5 percent fewer hours for as much text, in a model (V2) that has latents and experts, and differs
 # >   in much else. The module costs V3 four percent of its operations; what eight bits saved is not published.
@@ -1132,7 +1242,8 @@ ledger.show("C08", "C11")
 # >    rung saves a second of training.
 # > 3. Relative gains multiply, unless techniques get in each other's way. On the ladder's three seeds the parts promised 0.8 percent
 # >    and the whole brought 0.6, give or take one. Compare on the same seeds, or you compare seeds.
-# > 4. Ask what a score is worth: as good as the plain model, trained how much longer? Then ask for the price.
+# > 4. Ask what a score is worth: as good as the plain model, trained how much longer? Then ask for the price. And ask again later:
+# >    0.6 percent after 600 steps were six after 6,000 (one seed), and what had lost per operation was about even.
 # > 5. A trend may be drawn on to a crossing, until its cause changes. From 67B to V2 the work fell by six tenths or more, and about
 # >    a third of that was lost on the way to hours.
 #

@@ -365,6 +365,56 @@ def test_five_seeds_show_no_price_of_v3s_recipe():
     assert "bf16 from 1.637 to 1.646, FP8 from 1.632 to 1.648" in source()
 
 
+def gaps(study, arm, baseline):
+    """Percent more bits than the same seed of baseline."""
+    bits = {t["seed"]: t["bits_per_byte"] for t in recorded(study)["trials"] if t["arm"] == arm}
+    return [100 * (bits[seed] / baseline[seed] - 1) for seed in sorted(bits)]
+
+
+def test_three_seeds_see_no_departure_from_the_recipe():
+    sixteen = {t["seed"]: t["bits_per_byte"] for t in [*recorded("train-formats")["trials"], *recorded("fp8-quality")["trials"]] if t["arm"] == "bf16"}
+    arms = {"scale": ("fp8-scales", "a scale for a tensor"), "13": ("fp8-sums", "13 bits"), "7": ("fp8-sums", "7 bits"),
+            "blocks": ("fp8-scales", "gradients in blocks"), "E5M2": ("fp8-gradients", "E5M2 gradients")}
+    found = {name: gaps(*at, sixteen) for name, at in arms.items()}
+    reach = {name: 4.303 * statistics.stdev(more) / 3**0.5 for name, more in found.items()}
+    assert all(len(more) == 3 and abs(statistics.mean(more)) < reach[name] for name, more in found.items()) and "Each interval holds zero" in text()
+    high = {name: round(statistics.mean(more) + reach[name], 1) for name, more in found.items()}
+    assert (high["scale"], high["13"]) == (0.7, 0.4) and "one scale costs no more than 0.7 percent, sums of 13 bits no more than 0.4" in text()
+    assert min(found["scale"] + found["13"]) > 0 and "Both needed more bits with every seed" in text()
+    assert 0.1 < statistics.mean(found["13"]) < statistics.mean(found["scale"]) < 0.26 and "a price of a fifth of a percent may hide" in text()
+    assert reach["E5M2"] == max(reach.values()) and "those in E5M2 scatter too much to say" in text()
+    for name, said in {"scale": "from 0.11 to 0.45", "13": "13 bits 0.04 to 0.23", "7": "7 bits -0.13 to 0.28", "blocks": "blocks -0.33 to 0.03", "E5M2": "E5M2 -0.13 to 0.60"}.items():
+        assert said.endswith(f"{min(found[name]):.2f} to {max(found[name]):.2f}") and said in source()
+
+
+def test_three_times_the_text_shows_no_price_either():
+    more = gaps("fp8-longer", "V3's", {t["seed"]: t["bits_per_byte"] for t in recorded("fp8-longer")["trials"] if t["arm"] == "bf16"})
+    assert [round(each, 2) for each in more] == [1.06, 0.42, -0.01] and "recorded first says +1.06" in text()
+    assert statistics.stdev(more) == pytest.approx(0.54, abs=0.01) and "scatter by half a percent now, twice as much as before" in text()
+    assert (round(statistics.mean(more), 2), round(4.303 * statistics.stdev(more) / 3**0.5, 2)) == (0.49, 1.34) and "+0.49 ± 1.34" in text()
+
+
+def test_a_gate_in_fp8_shows_no_price():
+    plain = {t["seed"]: t["bits_per_byte"] for t in recorded("moe-quality")["trials"] if t["arm"] == "fine + shared"}
+    spared = {t["seed"]: t["bits_per_byte"] for t in recorded("fp8-gate")["trials"] if t["arm"] == "gate in fp32"}
+    for more in (gaps("fp8-gate", "gate in fp32", plain), gaps("fp8-gate", "gate in FP8", spared)):
+        assert len(more) == 3 and abs(statistics.mean(more)) < 4.303 * statistics.stdev(more) / 3**0.5
+    assert "No price that three seeds see" in text()
+
+
+def test_bugs_that_show_and_bugs_that_do_not():
+    trials = recorded("fp8-bugs")["trials"]
+    right = {t["seed"]: t["bits_per_byte"] for t in trials if t["arm"] == "right"}
+    found = {arm: gaps("fp8-bugs", arm, right) for arm in BUGS}
+    ends = {arm: statistics.mean(t["bits_per_byte"] for t in trials if t["arm"] == arm) for arm in ("right", "gradients without a scale")}
+    assert (round(ends["gradients without a scale"], 3), round(ends["right"], 3)) == (2.493, 2.125) and "to 2.493 in place of 2.125" in text()
+    for arm, low, high in (("the first tile's scale", 0.7, 1.3), ("weights kept in E4M3", 0.5, 0.7)):
+        assert (round(min(found[arm]), 1), round(max(found[arm]), 1)) == (low, high)
+    assert "(the first tile's scale 0.7 to 1.3, weights kept in E4M3 0.5 to 0.7)" in text()
+    silent = [arm for arm, more in found.items() if max(map(abs, more)) < 0.15]
+    assert len(silent) == 3 and "Three show nothing in 120 steps" in text()
+
+
 def test_the_memory_ledger():
     kept = {}
     for is_fp8 in (False, True):

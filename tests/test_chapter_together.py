@@ -9,11 +9,18 @@ from dataclasses import replace
 import pytest
 
 from minimodels import cost, lab, ledger
+from minimodels.checkpoint import Run
 from minimodels.config import ModelConfig, TrainConfig
+from minimodels.data import prepare
+from minimodels.evaluate import acceptance, windows
 from minimodels.exercises import together as exercises
+from minimodels.fp8 import convert
 from minimodels.ladder import rungs
+from minimodels.mtp import losses
 from minimodels.studies import recorded
 from minimodels.studies import together as studies
+from minimodels.studies.moe_routing import choices
+from minimodels.studies.together import LIVE_BYTES
 
 V3 = ModelConfig.preset("deepseek_v3")
 
@@ -293,6 +300,76 @@ def test_the_top_is_worth_four_percent_more_training_and_costs_88():
     assert "2.65 times the seconds with the module, four times with eight bits imitated" in text()
     gain = math.log2(1.1) * (statistics.mean(bits("mla-quality", "mha").values()) - 1.5468) / math.log2(894 / 600)
     assert gain / 1.6413 > 0.01 and "a tenth more of it still takes off more than one percent" in text()
+
+
+def test_trained_for_longer_the_whole_leads_by_more():
+    """The dense line on from its last piece, in its own words; prices as in the test above."""
+    long, plain = recorded("together"), recorded("yardstick")
+    for name in ("steps", "batch_size", "seq_len", "seed", "muon_lr"):
+        assert long["train"][name] == plain["train"][name]
+    assert long["train"]["fp8"] and (long["train"]["steps"], long["tokens"]) == (6000, plain["tokens"])
+    assert ModelConfig(**long["model"]) == rungs("cpu")[-1].model and ModelConfig(**plain["model"]) == ModelConfig.preset("yardstick")
+    lead = 100 * (1 - long["bits_per_byte"] / plain["bits_per_byte"])
+    assert round(lead, 1) == 6.1 and "**Ten times as much: 6.1 percent.**" in text() and "6.1 after 6,000 (one seed)" in text()
+    spread = [max(rung) / min(rung) - 1 for rung in ladder().values()]
+    assert 0.012 < max(spread) < 0.013 and "three seeds of a rung lay within 1.3 percent" in text()
+    at_1000, at_1800 = statistics.mean(bits("moe-seconds", "dense").values()), statistics.mean(bits("fp8-longer", "bf16").values())
+    slopes = [(at_1000 - at_1800) / math.log2(1.8), (at_1800 - plain["bits_per_byte"]) / math.log2(6 / 1.8)]       # bits a doubling
+    assert slopes[1] < slopes[0] / 2 and "a tenth is worth less, as from 1,800 steps on" in text()
+
+    def worth(luck):
+        end = plain["bits_per_byte"] - luck
+        return 2 ** ((end - long["bits_per_byte"]) / (at_1800 - end) * math.log2(6 / 1.8))
+    assert round(worth(0)) == 2 and "now about twice as much" in text() and "the score is worth about twice the training" in text()
+    assert (round(worth(0.01), 1), round(worth(-0.01), 1)) == (1.7, 2.3) and "makes it 1.7 times or 2.3" in text() and "1.7 to 2.3)" in text()
+    operations, in_seconds = 1.88, 2.65                                  # held by the test above
+    after = [100 * (long["bits_per_byte"] / (plain["bits_per_byte"] - slopes[1] * math.log2(price)) - 1) for price in (operations, in_seconds)]
+    assert abs(after[0]) < 1.5 and "the two are level as far as we can see" in text()
+    assert round(after[1]) == 3 and "Per second it still leads, by three percent" in text()
+    rival = at_1000 - slopes[0] * math.log2(0.6 * operations)
+    assert round(100 * (statistics.mean(ladder()["+ FP8"]) / rival - 1)) == 10 and "where the dense model led by ten percent" in text()
+
+
+def test_the_two_long_runs_part_after_the_ladder_s_end():
+    losses = [{r["step"]: r["loss"] for r in recorded(name)["records"]} for name in ("together", "yardstick")]
+
+    def lead(low, high):
+        return 100 * (statistics.mean(losses[0][s] for s in range(low + 10, high + 1, 10)) / statistics.mean(losses[1][s] for s in range(low + 10, high + 1, 10)) - 1)
+    assert abs(lead(200, 600)) < 0.5 and "Until step 600 there is nothing to see" in text()
+    assert -6 < lead(1100, 1300) < -5 and all(-6 < lead(low, low + 400) < -4 for low in range(1200, 3600, 400)) and "is five percent ahead" in text()
+    assert -11 < lead(5600, 6000) < -9.5 and "until the rate falls, and ends ten ahead" in text()
+    assert recorded("yardstick")["train"]["decay"] == recorded("together")["train"]["decay"] == 0.4               # from step 3,600 on
+    assert round(2.30e6 / 2048) == 1123 and 2 < (3600 - 1123) / 1123 < 2.5 and "through two more readings" in text()
+
+
+def test_the_long_run_is_sound(longer):
+    model, pages = longer
+    stands = acceptance(model, pages)[0].mean().item()
+    assert 0.58 < stands < 0.65 and "Three of five drafts stand" in text()
+    load = [chosen.flatten().bincount(minlength=31) / chosen.numel() * 31 for chosen in choices(model, pages).values()]
+    assert len(load) == 3 and min(each.min() for each in load) > 0.3 and 1.6 < max(each.max() for each in load) < 2.2
+    assert "No expert starves, and the busiest has about twice its share" in text()
+    shorter = [t["acceptance"] for t in recorded("ladder")["trials"] if t["arm"] == "+ FP8"]
+    assert statistics.mean(each[0] if isinstance(each, list) else each for each in shorter) == pytest.approx(0.51, abs=0.02)
+    assert "after 600 steps it was half" in text()
+
+
+def test_eight_bits_are_no_dialect(longer):
+    model, pages = longer
+    eight = convert(Run.open(lab.data_file("checkpoints/together")).model())
+    nats = [losses(m(pages[:, :-1]), pages[:, :-1])[0].item() for m in (model, eight)]
+    assert nats[0] <= nats[1] < 1.005 * nats[0] and "Computed in 32 bits it is no worse than in eight" in text()
+    data = prepare("stdlib", 4096, tokenizer=Run.open(lab.data_file("checkpoints/together")).tokenizer)
+    assert recorded("together")["bits_per_byte"] * math.log(2) * data.valid_bytes / (len(data.valid) - 1) == pytest.approx(2.97, abs=0.02)
+    assert "all unseen text takes 2.97 nats a token" in text()
+
+
+@pytest.fixture(scope="module")
+def longer():
+    """The checkpoint, and pages of the page's own held-out text."""
+    run = Run.open(lab.data_file("checkpoints/together"))
+    data = prepare("stdlib", 4096, max_bytes=LIVE_BYTES, tokenizer=run.tokenizer)
+    return run.model(), next(windows(data.valid, 256, 32))
 
 
 def test_experts_win_by_what_works_and_lose_by_what_is_stored():
