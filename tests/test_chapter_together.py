@@ -313,6 +313,8 @@ def test_trained_for_longer_the_whole_leads_by_more():
     assert round(lead, 1) == 6.1 and "**Ten times as much: 6.1 percent.**" in text() and "6.1 after 6,000 (one seed)" in text()
     spread = [max(rung) / min(rung) - 1 for rung in ladder().values()]
     assert 0.012 < max(spread) < 0.013 and "three seeds of a rung lay within 1.3 percent" in text()
+    at_1800 = bits("fp8-longer", "bf16").values()
+    assert round(100 * (max(at_1800) / min(at_1800) - 1), 1) == 1.4 and "three of the dense model within 1.4 after 1,800" in text()
     at_1000, at_1800 = statistics.mean(bits("moe-seconds", "dense").values()), statistics.mean(bits("fp8-longer", "bf16").values())
     slopes = [(at_1000 - at_1800) / math.log2(1.8), (at_1800 - plain["bits_per_byte"]) / math.log2(6 / 1.8)]       # bits a doubling
     assert slopes[1] < slopes[0] / 2 and "a tenth is worth less, as from 1,800 steps on" in text()
@@ -323,9 +325,10 @@ def test_trained_for_longer_the_whole_leads_by_more():
     assert round(worth(0)) == 2 and "now about twice as much" in text() and "the score is worth about twice the training" in text()
     assert (round(worth(0.01), 1), round(worth(-0.01), 1)) == (1.7, 2.3) and "makes it 1.7 times or 2.3" in text() and "1.7 to 2.3)" in text()
     operations, in_seconds = 1.88, 2.65                                  # held by the test above
-    after = [100 * (long["bits_per_byte"] / (plain["bits_per_byte"] - slopes[1] * math.log2(price)) - 1) for price in (operations, in_seconds)]
+    after = [100 * (long["bits_per_byte"] / (plain["bits_per_byte"] - slopes[1] * math.log2(price)) - 1) for price in (operations, in_seconds, 4.05)]
     assert abs(after[0]) < 1.5 and "the two are level as far as we can see" in text()
-    assert round(after[1]) == 3 and "Per second it still leads, by three percent" in text()
+    assert round(after[1]) == 3 and 7 < after[2] < 7.6 and "by three percent (in imitated eight bits by seven)" in text()
+    assert round(6000 * in_seconds, -2) == 15_900 and "as straight to step 15,900" in text()
     rival = at_1000 - slopes[0] * math.log2(0.6 * operations)
     assert round(100 * (statistics.mean(ladder()["+ FP8"]) / rival - 1)) == 10 and "where the dense model led by ten percent" in text()
 
@@ -335,11 +338,14 @@ def test_the_two_long_runs_part_after_the_ladder_s_end():
 
     def lead(low, high):
         return 100 * (statistics.mean(losses[0][s] for s in range(low + 10, high + 1, 10)) / statistics.mean(losses[1][s] for s in range(low + 10, high + 1, 10)) - 1)
+    readings = [round(n * 2.30e6 / 2048) for n in range(1, 6)]
+    assert (readings[0], readings[3], readings[4]) == (1123, 4492, 5615)
     assert abs(lead(200, 600)) < 0.5 and "Until step 600 there is nothing to see" in text()
-    assert -6 < lead(1100, 1300) < -5 and all(-6 < lead(low, low + 400) < -4 for low in range(1200, 3600, 400)) and "is five percent ahead" in text()
-    assert -11 < lead(5600, 6000) < -9.5 and "until the rate falls, and ends ten ahead" in text()
-    assert recorded("yardstick")["train"]["decay"] == recorded("together")["train"]["decay"] == 0.4               # from step 3,600 on
-    assert round(2.30e6 / 2048) == 1123 and 2 < (3600 - 1123) / 1123 < 2.5 and "through two more readings" in text()
+    assert -5.2 < lead(1050, 1120) < -4.5 and "By step 1,100 the whole model is five percent ahead, on text that neither has read before" in text()
+    assert all(-6.5 < lead(low, low + 300) < -4 for low in range(1200, 4400, 400)) and "through two more readings and most of a fourth" in text()
+    jumps = [(lead(at // 10 * 10 - 100, at // 10 * 10), lead(at // 10 * 10 + 10, at // 10 * 10 + 110)) for at in readings[1:]]
+    assert [after < before - 1.5 for before, after in jumps] == [False, False, True, True] and "the lead jumps twice, to seven percent and to ten" in text()
+    assert [round(after) for _, after in jumps[2:]] in ([-7, -10], [-7, -11]) and recorded("yardstick")["train"]["decay"] == 0.4        # from step 3,600 on
 
 
 def test_the_long_run_is_sound(longer):
