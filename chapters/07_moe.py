@@ -3,7 +3,7 @@
 #   book:
 #     number: 7
 #     reading: 85 min
-#     cpu: 70 s, 1.2 GB
+#     cpu: 50 s, 1.2 GB
 #     needs: "the feed-forward network of [chapter 4](04_model.ipynb); two paragraphs recall it"
 #     terms:
 #       moe: [experts, gate]

@@ -3,7 +3,7 @@
 #   book:
 #     number: 8
 #     reading: 75 min
-#     cpu: 60 s, 1.1 GB
+#     cpu: 30 s, 1.1 GB
 #     needs: "[Experts](07_moe.ipynb): the gate, its affinities, and K experts a token"
 #   jupytext:
 #     formats: ipynb,py:percent

@@ -3,7 +3,7 @@
 #   book:
 #     number: 9
 #     reading: 75 min
-#     cpu: 45 s, 0.8 GB
+#     cpu: 20 s, 0.8 GB
 #     needs: "[The model](04_model.ipynb) and its loss; one paragraph recalls the cache"
 #     terms:
 #       mtp: [draft, drafts]

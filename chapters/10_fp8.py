@@ -3,7 +3,7 @@
 #   book:
 #     number: 10
 #     reading: 80 min
-#     cpu: 50 s, 1.1 GB
+#     cpu: 40 s, 1.1 GB
 #     needs: "the training loop and bf16 of [chapter 5](05_train.ipynb)"
 #   jupytext:
 #     formats: ipynb,py:percent
