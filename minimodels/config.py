@@ -17,8 +17,8 @@ BALANCE = ("bias", "bias+sequence", "sequence", "batch", "none")
 DTYPES = ("auto", "fp32", "bf16", "fp16")
 
 
-class _Fields:
-    """What both configurations share: a dictionary form, and a type check of every field."""
+class Fields:
+    """What all configurations share: a dictionary form, and a type check of every field."""
 
     def __post_init__(self):
         for name, annotation in typing.get_type_hints(type(self)).items():
@@ -64,7 +64,7 @@ def _check_type(name, value, annotation):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig(_Fields):
+class ModelConfig(Fields):
     """The shape of a model. Defaults are those of the `cpu` preset.
 
     Raises ValueError, naming field, rule and value, for sizes that do not fit together.
@@ -224,7 +224,7 @@ class ModelConfig(_Fields):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(_Fields):
+class TrainConfig(Fields):
     """How a model is trained. Defaults are those of the `cpu` preset.
 
     Raises ValueError, naming field, rule and value.

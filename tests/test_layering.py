@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "minimodels"
 ORDER = ("config devices linear layers attention mla moe balance loss mtp model patterns kinds timing fp8 kernels download disk corpus data bpe ngram checkpoint optim sampling "
-         "evaluate train generate convert tasks grpo distill sparse parallel cost ladder palette figure lab ledger studies commands cli").split()
+         "evaluate train generate convert tasks solve grpo distill sparse parallel cost ladder palette figure lab ledger studies commands cli").split()
 NOTEBOOKS_ONLY = {"show"}    # it may import any, and none imports it
 FILES = sorted(path for path in PACKAGE.glob("*.py") if not path.stem.startswith("_"))
 
