@@ -1,6 +1,7 @@
 """The drawings keep to minimodels/drawings/README.md: its classes and sizes, words that fit, and areas that are to scale."""
 
 import dataclasses
+import hashlib
 import re
 import statistics
 from pathlib import Path
@@ -9,9 +10,11 @@ from xml.etree import ElementTree
 import browser as browsers
 import pytest
 
+from minimodels.corpus import END
 from minimodels.cost import flops_per_token
 from minimodels.ladder import rungs
 from minimodels.studies import moe, recorded
+from minimodels.tasks import ANSWER, END_ANSWER, END_THINK, SETS, THINK, addition
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "minimodels" / "drawings"
@@ -178,6 +181,35 @@ def test_the_fair_scales_are_those_of_the_records(form):
     blocks = [e.get("class").split("-")[1] for e in read(FOLDER / f"{form}.svg").iter(SVG + "rect")]
     assert blocks == 6 * ["moe"] + 6 * ["dense"] + 6 * ["moe"] + 7 * ["dense"] + 6 * ["moe"] + 10 * ["dense"]
     assert moe.RECIPE.steps == 600 and moe.SECONDS.steps == 1000 and round(600 * 8 * 256 / 1e6, 2) == 1.23
+
+
+@pytest.mark.parametrize("form", ["column", "column.narrow"])
+def test_the_sum_by_columns_is_the_worked_solution_token_by_token(form):
+    tokens = [text for text in words(FOLDER / f"{form}.svg", "text") if text in {END_THINK, THINK, ANSWER, END_ANSWER} or re.fullmatch(r"[\d+=;]", text)]
+    problem = addition(347, 85)
+    shown = "".join(tokens[tokens.index(THINK):])
+    assert shown + END == problem.completion and problem.is_right("432")
+    assert "".join(tokens[:tokens.index(THINK)]) == "110" + "347" + "85" + "+" + "432"     # by hand: carries, terms and sum
+
+
+@pytest.mark.parametrize("form", ["threesets", "threesets.narrow"])
+def test_the_three_sets_are_drawn_with_the_parts_and_keys_of_the_code(form):
+    parts = [e.get("class") for e in read(FOLDER / f"{form}.svg").iter(SVG + "rect") if e.get("width") in ("54", "56")]
+    assert [parts.count(name) for name in ("tint-ink", "tint-rl", "line-ink d-dashed")] == [end - first for first, end in SETS.values()]
+    shown = symbols(FOLDER / f"{form}.svg")
+    for a, b, part, name in ((347, 85, 3, "train"), (85, 347, 3, "train"), (520, 136, 8, "rl"), (640, 99, 9, "eval")):
+        problem = addition(a, b)
+        assert {problem.prompt, problem.key, name} <= shown and problem.belongs_to == name
+        assert int(hashlib.sha256(problem.key.encode()).hexdigest()[:16], 16) % 10 == part
+
+
+@pytest.mark.parametrize("form", ["group", "group.narrow"])
+def test_the_advantages_of_the_group_follow_from_its_rewards(form):
+    shown = words(FOLDER / f"{form}.svg", "text")
+    rewards = [float(addition(347, 85).is_right(text)) for text in shown if re.fullmatch(r"\d{3}", text)]
+    mean, spread = statistics.mean(rewards), statistics.stdev(rewards)
+    assert len(rewards) == 4 and f"mean, {mean:g}" in shown and spread == pytest.approx(0.577, abs=5e-4)
+    assert [text.replace("−", "-") for text in shown if re.fullmatch(r"[+−]\d\.\d+", text)] == [f"{(r - mean) / spread:+.2f}" for r in rewards]
 
 
 # ---- what a browser measures

@@ -17,12 +17,14 @@ from minimodels.config import TrainConfig
 from minimodels.data import Batches
 from minimodels.evaluate import acceptance
 from minimodels.generate import window
+from minimodels.grpo import GRPOConfig, Learner
 from minimodels.model import Transformer
 from minimodels.layers import Rope
 from minimodels.mtp import losses
 from minimodels.optim import make_optimizers
 from minimodels.patterns import jobs, patterns, targets
 from minimodels.sampling import Sampling
+from minimodels.solve import Episodes
 from minimodels.timing import a_pass
 
 B, T, S = 2, 7, 9  # texts, tokens in a text, and with the two that a cache holds before them
@@ -89,6 +91,13 @@ def time_a_pass():
     return lambda: a_pass(model, T, B, 2)
 
 
+def improve():
+    """One update from a group of 7 answers to each of 3 questions."""
+    learner = Learner(Transformer(odd_config(n_experts=0)), GRPOConfig(n_prompts=3, group_size=7, minibatches=1))
+    episodes = Episodes.of([[1, 2]] * 21, [[3, 4, 5]] * 21)
+    return lambda: learner.improve(episodes, torch.randn(3, 7))
+
+
 # module -> what runs it, each with the sizes that its comments then have
 SCENARIOS = {
     "attention": [
@@ -117,6 +126,8 @@ SCENARIOS = {
     "optim": [(one_step_of_muon, {})],
     "generate": [(lambda: lambda: window(torch.zeros(B, S), [0, 2], T), dict(B=B, T=T))],
     "evaluate": [(lambda: foresee(odd_config()), SIZES | dict(T=T))],
+    "solve": [(lambda: lambda: Episodes.of([[1] * 2, [1] * 5, [1] * 3], [[2] * 7, [2] * 2, [2] * 5]), dict(N=3, L=9))],
+    "grpo": [(improve, dict(N=21))],
     "sampling": [(lambda: verify(0.0), SIZES | dict(n=3)), (lambda: verify(1.0), SIZES | dict(n=3))],
 }
 

@@ -1,0 +1,1036 @@
+# ---
+# jupyter:
+#   book:
+#     number: 15
+#     reading: 85 min
+#     cpu: 80 s, 0.6 GB
+#     needs: "[The model](04_model.ipynb) and its loss; two paragraphs recall how it writes"
+#     terms:
+#       rl: [reward, advantage, policy]
+#   jupytext:
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: book
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Better than its own group
+#
+# [Open in Colab](https://colab.research.google.com/github/minimodels/small-models-big-claims/blob/main/chapters/15_grpo.ipynb)
+#
+# > *Write eight answers. Do more of what beat the others.*
+#
+# > **You will be able to**
+# > - judge an answer by a rule, and say which sums a model may learn from and which it may only be asked;
+# > - take the probability of a written answer, without the shift that spoils it in silence;
+# > - build GRPO from the policy gradient in five steps, and say what each is for;
+# > - train a model of 340,848 parameters to reason better, with nobody showing it how, in a minute;
+# > - make a model cheat, catch it, and mend the reward;
+# > - say what a benchmark of thirty questions can tell, and what it cannot.
+#
+# ## What you need, in two paragraphs
+#
+# A language model gives every possible next token a probability. It *writes* by drawing one, or by taking the likeliest
+# (**greedy**), again and again. Here a token is a single character, and a text is a sum with its solution.
+#
+# Training moves the weights along a gradient so that some loss falls. Until now that loss was the surprise at a given text
+# ([chapter 5](05_train.ipynb)). In this chapter the model writes the text itself.
+
+# %%
+BOOK = "git+https://github.com/minimodels/small-models-big-claims"
+try:
+    import minimodels
+except ModuleNotFoundError:  # in Colab, where the book is not installed yet
+    import subprocess, sys
+    pip = [sys.executable, "-m", "pip", "install", "-q", BOOK]
+    subprocess.run(pip, check=True)
+
+# %% tags=["nbval-ignore-output"]
+import copy
+import statistics
+import time
+
+import torch
+from minimodels import exercises, lab, ledger, show
+from minimodels.explorables import GRPOStep
+from minimodels.grpo import GRPOConfig
+from minimodels.studies import recorded
+from minimodels.tasks import TASKS, TOKENIZER
+
+torch.set_num_threads(1)
+check = exercises.load("grpo")
+print(lab.tier())
+
+# %% [markdown]
+# ## The pain
+#
+# Take sums of three digits. To solve one on paper you go column by column, and carry. We show a small model such written-out
+# solutions, 32 a step, and stop after a minute of reading for us, a quarter of one for it:
+
+# %% tags=["nbval-ignore-output"]
+from minimodels.solve import accuracy, write
+from minimodels.studies.grpo import Start, evaluation
+
+began = time.process_time()
+taught, steps = Start().teach(seed=3)
+seconds = time.process_time() - began
+sums = evaluation(300)
+right = accuracy(taught, sums)
+print(f"{steps} steps, {seconds:.0f} seconds of one core: "
+      f"{right:.0%} of {len(sums)} new sums are right")
+for text in write(taught, sums[:2]).texts:
+    print(text)
+
+# %% [markdown]
+# The form is perfect. Tags, columns, carries are all where they belong. And most of the answers are wrong, each by one bad
+# column. It has the manner of a mathematician.
+#
+# More solutions would help, and [below](#A-start,-chosen-on-purpose) you see how much. But suppose that nobody writes any more. Writing solutions is dear:
+# somebody must know the way. *Checking* an answer is cheap: $347 + 85$ is 432 or it is not. Can a model learn from nothing but
+# *right* and *wrong*?
+#
+# DeepSeek-R1 is the model that made this question famous. On a competition for school pupils its training, by right and wrong
+# alone, took the share of solved problems from 15.6 to 71.0 percent ([DeepSeek-R1](../book/references.md#deepseek-r1), section 2.2,
+# first version).
+#
+# ## What the press said
+
+# %% tags=["remove-input"]
+ledger.show("C32", "C34", form="told")
+
+# %% [markdown]
+# Neither sentence is about *how*. So you build the how first, and come back to the scores with
+# [thirty questions](#What-thirty-questions-can-tell) in hand.
+#
+# > **Before you read on.** Our model solves about a quarter of the sums. It now writes eight answers to each of 16 sums, is told
+# > which are right, and learns; forty times. That takes half a minute, and no solution is shown. How many percent of new sums will it solve then?
+# >
+# > <details><summary>What we found</summary>
+# >
+# > **LIVE_MEAN percent.** Mean of six seeds, LIVE_LOW to LIVE_HIGH, from LIVE_FROM at the start.
+# >
+# > </details>
+#
+# ## The idea in pictures
+
+# %% tags=["remove-input"]
+show.drawing("rollout", wide=True,
+             alt="A loop. Questions go to the model, which writes a group of answers to each. A rule judges each answer. Its reward above the group's mean is its advantage. The model is changed so that answers above the mean get likelier and those below unlikelier, and the next questions come.",
+             caption="One rollout. Nobody writes a solution, and nobody says where an answer went wrong.")
+
+# %% [markdown]
+# In words: the model writes a **group** of answers to one question. A rule gives each a **reward**. An answer that earned more than
+# its group's mean is made likelier, one that earned less, unlikelier. That is **group relative policy optimization**, **GRPO**. (A
+# **policy** is what chooses: here the model, and its choice is the next token.) The group takes the place of a second model, a
+# judge of positions, which older methods train beside the first.
+#
+# By hand, with four answers to one question, rewards 1, 0, 0, 1. The mean is a half. The first and the last are half a point above,
+# the two others half a point below. If all four were right, nothing would be above anything, and nothing would be learnt. If all
+# four were wrong, the same. So a question teaches as long as the model sometimes solves it.
+#
+# | Symbol | Meaning | R1-Zero | here |
+# |---|---|---|---|
+# | $q$, $o_i$ | a question, and the $i$-th answer to it | | a sum, its solution |
+# | $G$ | answers in a group | 16 | 8 |
+# | $r_i$, $A_i$ | reward and advantage of an answer | | |
+# | $\pi_\theta$ | the policy: the probability of each next token | V3-Base | 340,848 weights |
+# | $\rho$ | how much likelier the policy has become, beside itself as it wrote | | |
+# | $\varepsilon$ | how far $\rho$ may count (`clip`) | 10 in R1 | 0.2 |
+# | $\beta$ | what it costs to leave the start (`kl_weight`) | 0.001 | 0 |
+#
+# (R1-Zero's from the second version of the [DeepSeek-R1](../book/references.md#deepseek-r1) paper.)
+#
+# ## Build it
+#
+# ### One: a rule that judges
+#
+# A model that may think needs a place to think, and the rule needs to know where the answer is. R1 asks for tags, and so do we:
+
+# %% tags=["remove-input"]
+show.drawing("column",
+             alt="The sum 347 plus 85 on paper, column by column from the right, with its carries; beside it the same as text: think, 7+5+0=12, 4+8+1=13, 3+0+1=4, end of thinking, answer 432.",
+             caption="A column is a step of the thinking: two digits, the carry, what they make.")
+
+# %%
+from minimodels.tasks import addition, reward
+
+problem = addition(347, 85)
+print(problem.prompt, problem.completion)
+for text in (problem.completion,
+             "<think></think><answer>432</answer>",
+             "<think>7+5+0=12</think><answer>430</answer>",
+             "The answer is 432."):
+    print(f"{text[:34]:34} {reward(problem, text)}")
+
+# %% [markdown]
+# **Accuracy** is 1 for a right answer. **Format** is 1 if the tags stand as asked. The thinking itself is not judged: the second
+# text thinks nothing and earns everything. And the last is right, for a person. For the rule it is not, and this strictness
+# is what makes the rule hard to fool.
+#
+# > **Margin.** R1-Zero's two rewards weigh the same. Ours weigh 1 and 0.2: our start knows the format already.
+#
+# DeepSeek uses no learnt judge here, because a judge can be talked round, and a long training will find out how
+# ([DeepSeek-R1](../book/references.md#deepseek-r1), section 2.2.2). You will [see it happen](#A-careless-reward) to a rule.
+#
+# > **Exercise 15.1** (judge; medium, 10 minutes). Write `earned(text, answer)`: the pair (accuracy, format), each 1 or 0. The
+# > format is right if `text` is `<think>`, a thought, `</think><answer>`, an answer, `</answer>`, and nothing before, between
+# > or behind; thought and answer hold no `<` and no `>`. Accuracy is 1 if, besides, that answer is `answer` as it is written,
+# > character by character. The token that ends the text has been cut off.
+
+# %%
+def earned(text, answer):
+    ...
+
+
+# %%
+check.earned(earned)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# import re
+#
+# def earned(text, answer):
+#     pattern = "<think>[^<>]*</think><answer>([^<>]*)</answer>"
+#     found = re.fullmatch(pattern, text)
+#     return (0, 0) if found is None else (int(found[1] == answer), 1)
+# ```
+#
+# Each of the lenient ways pays for something else: a number in the thought, two answers to choose from, a text that goes on.
+# Whatever is paid for will be written.
+#
+# </details>
+#
+# One more rule comes before all training: what may be learnt from. Every problem belongs to one of three sets, and a hash of the
+# problem says to which. $347 + 85$ and $85 + 347$ are the same problem. So no draw, with any seed, can put one into two sets.
+
+# %% tags=["remove-input"]
+show.drawing("threesets",
+             alt="All problems pass a hash, which sends each to one of three sets, always the same: train, whose solutions are shown; rl, where only the reward is seen; and eval, which is never learnt from.",
+             caption="Six tenths of all problems, three tenths, one tenth.")
+
+# %%
+of = {name: {p.key for p in TASKS["addition"].problems(
+    2000, level=3, of=name)} for name in ("train", "rl", "eval")}
+print({name: len(keys) for name, keys in of.items()})
+print("in two sets:", len(of["train"] & of["rl"] | of["train"] & of["eval"]
+                          | of["rl"] & of["eval"]))
+
+# %% [markdown]
+# The same module makes subtractions, countdowns (reach 24 from 3, 5 and 9) and words to sort; you meet them in
+# [chapter 16](#Longer-problems).
+#
+# ### Two: how likely was it?
+#
+# To make an answer likelier, you need its probability: the product of those of its tokens. In practice the sum of their logarithms.
+# The one trap is the shift. The logits at place $t$ are about token $t + 1$:
+#
+# $$ \ln \pi(o \mid q) = \sum_t \ln \pi(o_t \mid q, o_{<t}) \tag{15.1}$$
+
+# %% tags=["remove-input"]
+show.drawing("shift",
+             alt="A row of tokens, 3, +, 4, =, then 7 and the end of the text, and below it a row of logits. An arrow leads from each place of the logits to the token one place further. The completion's mask, for 7 and the end, becomes a mask of predictions one place earlier.",
+             caption="Logits at a place are about the next token. The mask of what was written moves with them.")
+
+# %%
+def log_prob_by_hand(logits, tokens, is_completion):
+    """The log-probability of one answer: logits (L, V), tokens (L,)."""
+    total = 0.0
+    for t in range(1, len(tokens)):
+        if is_completion[t]:
+            scores = logits[t - 1]              # one place earlier
+            total += scores[tokens[t]] - torch.logsumexp(scores, 0)
+    return total
+
+
+# %%
+from minimodels.solve import log_probs, worked
+
+episodes = worked([addition(347, 85), addition(9, 1)])
+with torch.no_grad():
+    logits = taught(episodes.tokens).logits
+each = log_probs(logits, episodes.tokens)                    # (N, L-1)
+summed = (each * episodes.targets).sum(1)
+by_hand = torch.stack([log_prob_by_hand(*row) for row in zip(
+    logits, episodes.tokens, episodes.is_completion)])
+torch.testing.assert_close(by_hand, summed)
+other = torch.distributions.Categorical(logits=logits[:, :-1])
+torch.testing.assert_close(other.log_prob(episodes.tokens[:, 1:]), each)
+print("by hand = package = torch.distributions")
+
+# %% [markdown]
+# > **Exercise 15.2** (how likely; easy, 5 minutes). Write `completion_log_prob(logits, tokens, n_prompt)`: the log-probability,
+# > in nats, of what one text says after its first `n_prompt` tokens. `logits` is `(L, V)`, and row $t$ predicts token
+# > $t + 1$; `tokens` is a list of $L$ numbers.
+
+# %%
+def completion_log_prob(logits, tokens, n_prompt):
+    ...
+
+
+# %%
+check.completion_log_prob(completion_log_prob)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def completion_log_prob(logits, tokens, n_prompt):
+#     log_p = logits.log_softmax(-1)
+#     return sum(log_p[t - 1, tokens[t]]
+#                for t in range(n_prompt, len(tokens)))
+# ```
+#
+# The probability of a text is the product of its tokens', so that the logarithm is a sum. The prompt was given: nobody chose
+# its tokens.
+#
+# </details>
+#
+# Why does the shift deserve a drawing? Because without it nothing breaks. The loss is a number, gradients flow, the curve even
+# moves. The [table of bugs](#Bugs-that-still-train) shows what it costs.
+#
+# ### Three: from a reward to a gradient
+#
+# The model should earn more on average. That average is $J = \sum_o \pi_\theta(o) \, r(o)$, a sum over all answers that there are, and nobody
+# can add it up. But its gradient is again an average over answers, because $\nabla \pi = \pi \nabla \ln \pi$:
+#
+# $$ \nabla J = \mathbb{E}\,[\, r(o) \, \nabla \ln \pi_\theta(o) \,] \tag{15.2}$$
+#
+# So draw some answers, and push each by its reward: the **policy gradient**
+# ([Williams, 1992](../book/references.md#williams-1992)). It is right on average, and noisy. If every answer earns something, every answer is
+# pushed up, and only the difference between pushes matters. Subtract any number that does not depend on the answer, and the average stays the same (the
+# pushes of a constant cancel: probabilities sum to 1). With the group's mean as that number:
+#
+# $$ A_i = \frac{r_i - \mathrm{mean}(r)}{\mathrm{std}(r)} \tag{15.3}$$
+#
+# (Nearly the same: the mean contains the answer itself, which shrinks the push by $1 - 1/G$.) Our four answers, 1, 0, 0, 1, have mean
+# 0.5 and standard deviation 0.577. The advantages are 0.87, $-0.87$, $-0.87$, 0.87.
+
+# %% tags=["remove-input"]
+show.drawing("group",
+             alt="One question and four answers. Two earned 1 and lie above the line of the mean, with arrows up; two earned 0 and lie below, with arrows down.",
+             caption="An answer is compared with its own group, so a hard question is not held against anyone.")
+
+# %%
+from minimodels.grpo import advantages
+
+print(advantages(torch.tensor([[1.0, 0, 0, 1], [1, 1, 1, 1], [1, 0, 0, 0]])))
+
+# %% [markdown]
+# The second group teaches nothing. In the third the one right answer is pushed up by 1.5, three times as hard as each wrong one is pushed
+# down.
+#
+# > **Margin.** Whether to divide by the deviation is disputed. It makes groups that are nearly all right, or all wrong, count more.
+# > [Liu et al. (2025)](../book/references.md#dr-grpo) leave it out, and so does DeepSeek since V3.2. The ablations below try both.
+#
+# > **Exercise 15.3** (compare; easy, 5 minutes). Write `above_group(rewards)`. `rewards` is a list of groups, each a list of as
+# > many numbers; so is the result: each reward less its group's mean, over its group's standard deviation plus 0.0001. The
+# > deviation is that of a sample, which divides by $G - 1$.
+
+# %%
+def above_group(rewards):
+    ...
+
+
+# %%
+check.above_group(above_group)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# import statistics
+#
+# def above_group(rewards):
+#     above = []
+#     for group in rewards:
+#         mean, std = statistics.mean(group), statistics.stdev(group)
+#         above.append([(r - mean) / (std + 1e-4) for r in group])
+#     return above
+# ```
+#
+# A group that earned the same throughout gets zeros, whether all of it was right or all of it wrong: it teaches nothing.
+#
+# </details>
+#
+# Every token of an answer gets the advantage of the answer. The rule does not know which column went wrong, so it blames all. Only
+# over many answers does it average out: good columns are in right answers more often. Look at one real step, token by token.
+
+# %% tags=["nbval-ignore-output"]
+from minimodels.studies.grpo import rewarded_problems
+
+for question in rewarded_problems(60):
+    step = GRPOStep.of(taught, question, GRPOConfig(), seed=0)
+    if len({s["accuracy"] for s in step.samples}) > 1:
+        break
+step
+
+# %% [markdown]
+# ### Four: how far to go
+#
+# Writing is slow, learning is fast. So one batch of answers is used for several updates. But after the first, the model is no longer
+# the one that wrote them, and equation (15.2) is about answers of its own. The remedy is to weigh each token by how much likelier it
+# has become:
+#
+# $$ \rho_t = \frac{\pi_\theta(o_t)}{\pi_\mathrm{old}(o_t)} \tag{15.4}$$
+#
+# (What stands before the token belongs to both probabilities.) Where the policy is still the old one, $\rho = 1$, and the gradient of $\rho A$ is that of (15.2). Far from 1 it
+# is not to be trusted. So its gain is cut off at $1 \pm \varepsilon$, on the side to which the advantage pushes
+# ([PPO](../book/references.md#ppo)):
+#
+# $$ \min(\rho A, \ \mathrm{clip}(\rho, 1 - \varepsilon, 1 + \varepsilon) \, A) \tag{15.5}$$
+
+# %% tags=["remove-input"]
+show.drawing("clip",
+             alt="Two panels, the gain against the ratio. For a positive advantage it rises with the ratio up to 1 plus epsilon and is flat beyond. For a negative one it is flat below 1 minus epsilon and falls beyond. The flat parts are marked: no gradient.",
+             caption="Flat means no gradient: enough of this. The other side stays open, so a mistake can be undone.")
+
+# %% [markdown]
+# With $\varepsilon = 0.2$: a good token ($A = 1$) at $\rho = 1.5$ counts 1.2, and no longer pulls. A bad one ($A = -1$) at $\rho = 1.5$
+# counts $-1.5$ in full: it has got likelier, by accident, and must come back.
+#
+# > **Exercise 15.4** (hold back; easy, 5 minutes). Write `gain(ratio, advantage, clip)`: what one token adds to the objective,
+# > the smaller of two products. Three numbers in, one out. Try it with a negative advantage.
+
+# %%
+def gain(ratio, advantage, clip):
+    ...
+
+
+# %%
+check.gain(gain)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def gain(ratio, advantage, clip):
+#     clipped = min(max(ratio, 1 - clip), 1 + clip)
+#     return min(ratio * advantage, clipped * advantage)
+# ```
+#
+# With an advantage of 1 the objective is flat above a ratio of `1 + clip`, with $-1$ below `1 - clip`: there the policy has
+# gone as far as it was asked to. Where it has gone the wrong way nothing is flat, and it is pulled back.
+#
+# </details>
+#
+# > **Margin · A token or an answer?** DeepSeekMath writes (15.4) for each token. The R1 paper prints it for the whole answer: the
+# > product of all its tokens' ratios. A product of thirty ratios of 1.01 is 1.35, and clipped.
+# > [GSPO](../book/references.md#gspo) takes the root of it. The papers do not settle it; `GRPOConfig(ratio=…)` has both.
+#
+# ### Five: how far from home
+#
+# A model that chases a reward may forget how to write. A leash is a penalty for leaving the start $\pi_\mathrm{ref}$: the **KL divergence**, the mean
+# over the policy's own tokens of $\ln (\pi_\theta / \pi_\mathrm{ref})$. Estimated from one token this logarithm is as often
+# negative as positive. GRPO takes another estimate of the same mean, known as **k3** ([Schulman, 2020](../book/references.md#schulman-kl)), with
+# $u = \pi_\mathrm{ref} / \pi_\theta$:
+#
+# $$ k_3 = u - \ln u - 1 \tag{15.6}$$
+#
+# It is never negative ($\ln u \le u - 1$), zero only where the two agree, and right on average, because the mean of $u - 1$ under $\pi_\theta$ is 0. See it with three tokens, exactly:
+
+# %%
+from minimodels.grpo import k3
+
+p = torch.tensor([0.5, 0.3, 0.2])
+ref = torch.tensor([0.4, 0.4, 0.2])
+k1 = (p / ref).log()
+of_each = k3(p.log(), ref.log())
+print(f"the divergence itself {(p * k1).sum():.4f} nats")
+print(f"mean of k1 {(p * k1).sum():.4f}, of k3 {(p * of_each).sum():.4f}")
+print(f"k1 of each token {k1.numpy().round(3)}")
+print(f"k3 of each token {of_each.numpy().round(3)}")
+
+# %% [markdown]
+# > **Exercise 15.5** (how far; easy, 5 minutes). Write `kl_by_k3(log_p, log_ref)`: the mean of (15.6) over tokens that the
+# > policy wrote: $u - \ln u - 1$, where $u$ is how much likelier the reference finds a token than the policy does. Two lists of
+# > log-probabilities, as long as each other.
+
+# %%
+def kl_by_k3(log_p, log_ref):
+    ...
+
+
+# %%
+check.kl_by_k3(kl_by_k3)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# import math
+#
+# def kl_by_k3(log_p, log_ref):
+#     log_u = [b - a for a, b in zip(log_p, log_ref)]
+#     return sum(math.exp(x) - x - 1 for x in log_u) / len(log_u)
+# ```
+#
+# </details>
+#
+# ### Six: the loss
+#
+# For each token the clipped gain, minus $\beta$ times $k_3$. Then a mean over the answer's own tokens, and a mean over answers:
+#
+# $$ L = -\frac{1}{N} \sum_i \frac{1}{|o_i|} \sum_t \big( \mathrm{gain}_{i,t} - \beta \, k_{3;i,t} \big) \tag{15.7}$$
+#
+# The $1 / |o_i|$ looks innocent. In an answer of 30 tokens each gets a thirtieth of the advantage, in one of 300 a three-hundredth. So a
+# *wrong* answer is punished less, token by token, if it is long. [Liu et al. (2025)](../book/references.md#dr-grpo) blame a part
+# of the growing length of such models on it, and divide by a constant;
+# [DAPO](../book/references.md#dapo) counts all tokens of the batch alike.
+#
+# > **Exercise 15.6** (what a token weighs; medium, 10 minutes). Write `shares(lengths, averages, max_new_tokens)`: for each
+# > answer, what one of its tokens weighs in the loss. `lengths` are the answers' tokens, `averages` is `"sequence"`, `"token"`
+# > or `"constant"`. For `[2, 8]` and 20 new tokens at most the three are `[0.25, 0.0625]`, `[0.1, 0.1]` and `[0.025, 0.025]`.
+
+# %%
+def shares(lengths, averages, max_new_tokens):
+    ...
+
+
+# %%
+check.shares(shares)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# def shares(lengths, averages, max_new_tokens):
+#     N = len(lengths)
+#     if averages == "sequence":
+#         return [1 / (N * n) for n in lengths]
+#     if averages == "token":
+#         return [1 / sum(lengths) for _ in lengths]
+#     return [1 / (N * max_new_tokens) for _ in lengths]
+# ```
+#
+# By sequence, a wrong answer that goes on and on is blamed less for each token. By token, what it weighs depends on how much
+# the others wrote.
+#
+# </details>
+#
+# Now all of it by hand, for a whole batch, and beside it the package:
+
+# %%
+def loss_by_hand(log_p, log_old, log_ref, advantage, targets, clip, beta):
+    """Equation (15.7) with loops; targets marks an answer's tokens."""
+    answers = []
+    for i in range(len(log_p)):
+        parts = []
+        for t in range(log_p.shape[1]):
+            if targets[i, t]:
+                ratio = (log_p[i, t] - log_old[i, t]).exp()
+                held = ratio.clamp(1 - clip, 1 + clip)
+                u = (log_ref[i, t] - log_p[i, t]).exp()
+                both = torch.min(ratio * advantage[i], held * advantage[i])
+                parts.append(both - beta * (u - u.log() - 1))
+        answers.append(sum(parts) / len(parts))
+    return -sum(answers) / len(answers)
+
+
+# %%
+from minimodels.grpo import grpo_loss
+
+questions = rewarded_problems(2)
+generator = torch.Generator().manual_seed(0)
+episodes = write(taught, questions, n_samples=4, temperature=1.0,
+                 generator=generator)
+with torch.no_grad():
+    log_p = log_probs(taught(episodes.tokens).logits, episodes.tokens)
+noise = torch.randn(2, *log_p.shape, generator=generator)
+log_old, log_ref = log_p + 0.3 * noise[0], log_p + 0.3 * noise[1]
+advantage = torch.randn(len(episodes), generator=generator)
+ours = loss_by_hand(log_p, log_old, log_ref, advantage,
+                    episodes.targets, clip=0.2, beta=0.04)
+package = grpo_loss(log_p, log_old, advantage, episodes,
+                    GRPOConfig(kl_weight=0.04), log_ref)
+torch.testing.assert_close(ours, package)
+print(f"by hand = package; {len(episodes)} answers")
+
+# %% [markdown]
+# That is the whole method. What remains is a loop: write, judge, compare, update.
+#
+# ## A start, chosen on purpose
+#
+# > **Before you read on.** We show the model written-out solutions, 32 a step. Does its accuracy on new sums rise steadily with the
+# > steps?
+# >
+# > <details><summary>What we found</summary>
+# >
+# > **No, it jumps.** For more than a hundred steps hardly a sum is right. Fifty steps later it is a third. And then it
+# > swings from one step to the next.
+# >
+# > </details>
+
+# %% tags=["hide-input"]
+growth = recorded("grpo-start")["trials"]
+curves = {f"seed {t['seed']}": ([row[0] for row in t["curve"]], [100 * row[2] for row in t["curve"]]) for t in growth}
+fig = show.lines(curves, concept=dict.fromkeys(curves, "rl"), x="steps of 32 worked solutions", y="new sums solved, greedy, %",
+                 title="For a hundred steps nothing, fifty steps later a third, and then it swings")
+show.show(fig.update_yaxes(range=[0, 100]),
+          alt="Three lines over 400 steps. All lie at zero up to step 110, rise to between a third and a half around step 165, and then go up and down between 25 and 90 percent.",
+          caption=f"Recorded: minimodels study grpo-start; 200 sums of the eval set, {statistics.mean(t['cpu_seconds'] for t in growth):.0f} seconds of one core for 400 steps; "
+                  f"{growth[0]['hardware']}.")
+
+# %% [markdown]
+# A sum is right only if about thirty tokens in a row are. At 0.97 a token that is 0.4, at 0.90 it is 0.04. So a smooth rise of the token's probability shows as a jump of the sum's.
+#
+# Why does it matter where you stop? At step 100 all answers of a group are wrong, all advantages zero. At step 400
+# there is little left to win. Reinforcement finds something to choose from in between, so `Start()` stops where a quarter of some spare
+# sums are right (of the train set, not of those that judge us).
+#
+# ## Forty rollouts, here and now
+
+# %% tags=["nbval-ignore-output"]
+from minimodels.grpo import grpo
+
+model, log, looks = copy.deepcopy(taught), [], [(0, right)]
+began = time.process_time()
+for step in grpo(model, rewarded_problems(), GRPOConfig(rollouts=40, seed=3)):
+    log.append(step)
+    if step.rollout % 10 == 0:
+        looks.append((step.rollout, accuracy(model, sums)))
+        print(f"rollout {step.rollout}: {step.accuracy:.0%} of its samples "
+              f"right, greedy {looks[-1][1]:.0%}")
+print(f"{time.process_time() - began:.0f} seconds of one core")
+
+# %% tags=["hide-input", "nbval-ignore-output"]
+curves = {"greedy, new sums": ([n for n, _ in looks], [100 * share for _, share in looks]),
+          "sampled, its own sums": ([s.rollout for s in log], [100 * s.accuracy for s in log])}
+fig = show.lines(curves, concept=dict.fromkeys(curves, "rl"), x="rollouts of 128 answers", y="right, %",
+                 title="Right and wrong are enough: no solution was shown")
+show.show(fig.update_yaxes(rangemode="tozero"),
+          alt="Two rising lines over forty rollouts: greedy answers to new sums, well above the sampled answers that it learns from.",
+          caption="This run: start of seed 3, 300 sums of the eval set.")
+
+# %% tags=["nbval-ignore-output"]
+live = recorded("grpo-live")["trials"]
+final = 100 * accuracy(model, evaluation(500))
+print(lab.band("grpo", "greedy after 40 rollouts", final))
+rows = [{"seed": t["seed"], "steps of teaching": t["start_steps"],
+         "greedy before": f"{t['before']['greedy']:.0%}",
+         "after": f"{t['after']['greedy']:.0%}",
+         "sampled before": f"{t['before']['sampled']:.0%}",
+         "after ": f"{t['after']['sampled']:.0%}"} for t in live]
+show.table(rows, caption="The same with six seeds, 500 new sums. "
+           "Recorded: minimodels study grpo-live.")
+
+# %% [markdown]
+# What has changed in the texts? Two sums of the first look, before and after:
+
+# %% tags=["nbval-ignore-output"]
+for name, who in (("before", taught), ("after", model)):
+    for text in write(who, sums[:2]).texts:
+        print(f"{name:7} {text.removesuffix('<|endoftext|>')}")
+
+# %% [markdown]
+# The form is the same; the columns are right more often. Nobody told it which column was wrong.
+#
+# ## Three hundred rollouts, watched
+#
+# Forty rollouts are a beginning. Here are 300, with three seeds, about five to seven and a half minutes of one core each:
+
+# %% tags=["hide-input"]
+quality = recorded("grpo-quality")["trials"]
+curves, spread = {}, {}
+for place, name in ((1, "greedy"), (2, "sampled")):
+    at = [list(column) for column in zip(*([100 * row[place] for row in t["curve"]] for t in quality))]
+    rollouts = [row[0] for row in quality[0]["curve"]]
+    curves[name] = rollouts, [statistics.mean(a) for a in at]
+    spread[name] = [min(a) for a in at], [max(a) for a in at]
+fig = show.lines(curves, spread=spread, concept=dict.fromkeys(curves, "rl"), x="rollouts of 128 answers", y="new sums solved, %",
+                 title="From a third to 99 percent greedy, and nearly all sampled answers follow")
+show.show(fig.update_yaxes(range=[0, 100]),
+          alt="Two lines with bands over 300 rollouts. Greedy answers rise from 36 percent to 64 after ten rollouts, to 90 after forty and to 99 after 200. Sampled answers follow more slowly, from 21 percent to 91.",
+          caption=f"Recorded: minimodels study grpo-quality; mean and range of three seeds, 200 sums of the eval set; {quality[0]['hardware']}.")
+
+# %%
+from minimodels.solve import wilson
+
+rows = []
+for t in quality:
+    for when in ("before", "after"):
+        n_right = round(500 * t[when]["greedy"])
+        low, high = wilson(n_right, 500)
+        rows.append({"seed": t["seed"], "": when, "greedy": f"{n_right / 500:.1%}",
+                     "95 % interval": f"{low:.1%} to {high:.1%}",
+                     "sampled": f"{t[when]['sampled']:.1%}",
+                     "rollouts take": "" if when == "before" else
+                     f"{t['seconds'] / 60:.1f} minutes"})
+show.table(rows, caption="500 new sums. The interval is for these weights: "
+           "what other 500 sums would have said.")
+
+# %% [markdown]
+# All three pass 80 percent within forty rollouts, and end at 98.6 to 99.6. Not one more solution was shown on the way. The sampled
+# answers lag behind: a greedy answer needs the right digit to be the *likeliest* in each column, a sampled one needs it to be *nearly certain* in all.
+#
+# Four more dials, from the log of the same runs:
+
+# %% tags=["hide-input"]
+from minimodels.studies.grpo import LOG, LOOK
+
+def mean_of(trials, name, *, every=10):
+    """The mean over trials of a column of the log, over windows of so many rollouts."""
+    place = LOG.index(name)
+    column = [statistics.mean(t["log"][i][place] for t in trials) for i in range(min(len(t["log"]) for t in trials))]
+    return list(range(every, len(column) + 1, every)), [statistics.mean(column[i - every:i]) for i in range(every, len(column) + 1, every)]
+
+kl = [row[0] for row in quality[0]["curve"]], [statistics.mean(t["curve"][i][LOOK.index("kl")] for t in quality) for i in range(len(quality[0]["curve"]))]
+entropy = mean_of(quality, "entropy")
+show.show(show.lines({"entropy": entropy, "KL from the start": kl}, concept={"entropy": "rl", "KL from the start": "rl"}, x="rollouts of 128 answers", y="nats a token",
+                     title="The policy grows sure of itself, and does not go far to get there"),
+          alt="Two lines over 300 rollouts: the entropy falls from 0.10 nats a token to 0.015; the divergence from the start rises within ten rollouts to 0.03 and then slowly to 0.09.",
+          caption="Recorded: minimodels study grpo-quality; means of three seeds. Entropy of its next token, over ten rollouts each; k3 against the start, on 200 sampled answers.")
+
+# %%
+rows = []
+for name in ("accuracy", "format", "length", "idle", "clipped"):
+    n, values = mean_of(quality, name)
+    rows.append({"mean of three seeds": name} | {
+        f"rollouts to {at}": round(values[n.index(at)], 4)
+        for at in (10, 50, 100, 200, 300)})
+show.table(rows, caption="accuracy, format: of its own samples. length: tokens. "
+           "idle: groups without a difference. clipped: share of tokens.")
+
+# %% [markdown]
+# **Entropy** is what the policy leaves open. It falls from a tenth of a nat to a seventieth: the model turns from a guesser into
+# a clerk. That is also the end of learning. With nothing left open all answers of a group are alike, and such groups are idle: a
+# quarter at the start, three fifths at the end. And it does not go far. No penalty holds it, and after 300 rollouts the divergence
+# from the start is a tenth of a nat a token.
+#
+# The **length** does not grow. R1-Zero's famous curve climbs to thousands of tokens. Ours has nothing to gain from a longer answer: the
+# form of a sum is fixed, and the start knew it. [Below](#Without-a-teacher) is a start that does have something to gain.
+#
+# ## Does it teach, or sharpen?
+#
+# Greedy answers got better. Two stories fit. Either the model can now do what it could not. Or it could all along, *sometimes*, and now does
+# it always. To tell them apart, let both models try $k$ times: **pass@k** is the share of questions of which at least one of $k$ samples
+# is right. If reinforcement only sharpens, the old model catches up when $k$ is large.
+#
+# > **Exercise 15.7** (k tries; medium, 10 minutes). Write `one_of_k(n, n_right, k)`, which is pass@k: of `n` samples `n_right`
+# > were right; you pick `k` different ones of them blindly. How likely is it that at least one is right? `math.comb(n, k)`
+# > counts the ways to pick. `one_of_k(4, 1, 2)` is 0.5.
+
+# %%
+def one_of_k(n, n_right, k):
+    ...
+
+
+# %%
+check.one_of_k(one_of_k)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# import math
+#
+# def one_of_k(n, n_right, k):
+#     return 1 - math.comb(n - n_right, k) / math.comb(n, k)
+# ```
+#
+# $1 - (1 - 1/4)^2 = 0.4375$ looks like the same question. It may pick one sample twice, so that its mean over many runs lies
+# below the truth.
+#
+# </details>
+
+# %% tags=["hide-input"]
+from minimodels.studies.grpo import pass_curve
+
+ks = (1, 2, 4, 8, 16, 32, 64)
+curves, spread = {}, {}
+for when in ("before", "after"):
+    at = [list(column) for column in zip(*([100 * share for share in pass_curve(t[when]["n_right"], 64, ks)] for t in quality))]
+    curves[when] = list(ks), [statistics.mean(a) for a in at]
+    spread[when] = [min(a) for a in at], [max(a) for a in at]
+fig = show.lines(curves, spread=spread, concept={"before": "dense", "after": "rl"}, log_x=True, x="tries, k", y="sums solved at least once, %",
+                 title="What 64 tries could find before, one try finds now")
+show.show(fig.update_xaxes(tickvals=list(ks), ticktext=[str(k) for k in ks]).update_yaxes(range=[0, 100]),
+          alt="Two rising lines over 1 to 64 tries. Before: 21 percent with one try, 74 with sixteen, 89 with 64. After: 92 with one try, 98 with two, above 99 from four tries on. They do not cross.",
+          caption="Recorded: minimodels study grpo-quality; 64 samples of each of 100 new sums, at temperature 1; mean and range of three seeds.")
+
+# %% [markdown]
+# Mostly it sharpens. With 64 tries the start already solves 89 of 100 sums; what the new model does in one try (92) the old one could do in
+# about seventy. The right columns were all there, as one possibility among others.
+#
+# But the curves do not meet. Of the 300 questions (100 for each seed) 33 were solved in *none* of the start's 64 tries, and the new model solves 32
+# of these at least once. Is that teaching? A sum is right if all its columns are. A model that is surer of each column is surer
+# of sums that it never got right before. You may call it both. What it is not is a new way to add.
+#
+# Larger models were found to go further in the first direction: there, with many tries, the *start* overtakes the trained model
+# ([Yue et al., 2025](../book/references.md#yue-2025)). Up to 64 tries we see no sign of it. Our task has one way that leads to the answer, so there was no
+# variety to lose.
+#
+# ## Without a teacher
+#
+# R1-Zero was shown no solutions at all. Its start was V3-Base, which has read half of what was ever written, worked sums included. What
+# is such a start here? Four of them:
+#
+# - **untrained**: random weights;
+# - **other tasks**: taught subtraction and sorting, in the same tags, and not one sum with a plus;
+# - **seldom thinks**: taught additions, of which nine in ten give the answer at once and one in ten is written out. That is most like a base model: it
+#   has seen reasoning, but it is not its habit;
+# - the same start, with a constant in place of $1 / |o_i|$.
+
+# %% tags=["hide-input"]
+zero = recorded("grpo-zero")["trials"]
+arms = list(dict.fromkeys(t["arm"] for t in zero))
+
+def looks_of(arm, column):
+    """(rollouts, mean over seeds, lows, highs) of a column of the curves."""
+    trials, place = [t for t in zero if t["arm"] == arm], LOOK.index(column)
+    at = [[t["curve"][i][place] for t in trials] for i in range(len(trials[0]["curve"]))]
+    return [row[0] for row in trials[0]["curve"]], [statistics.mean(a) for a in at], [min(a) for a in at], [max(a) for a in at]
+
+curves, spread = {}, {}
+for arm in arms[:3]:
+    n, middle, low, high = looks_of(arm, "greedy")
+    curves[arm], spread[arm] = (n, [100 * v for v in middle]), ([100 * v for v in low], [100 * v for v in high])
+fig = show.lines(curves, spread=spread, concept=dict.fromkeys(curves, "rl"), x="rollouts of 128 answers", y="new sums solved, greedy, %", title="ZERO_TITLE")
+show.show(fig.update_yaxes(range=[0, 100]), alt="ZERO_ALT",
+          caption=f"Recorded: minimodels study grpo-zero; mean and range of three seeds, 200 sums of the eval set; {zero[0]['hardware']}.")
+
+# %%
+rows = []
+for arm in arms:
+    for at in (0, -1):
+        of = [t["curve"][at] for t in zero if t["arm"] == arm]
+        rows.append({"start": arm, "rollouts": of[0][0]} | {
+            name: f"{statistics.mean(row[LOOK.index(key)] for row in of):{form}}"
+            for name, key, form in (("greedy", "greedy", ".0%"), ("form", "form", ".0%"),
+                                    ("thinks", "thinks", ".0%"),
+                                    ("tokens", "length", ".1f"))})
+show.table(rows, caption="Means of three seeds; form, thinks and tokens "
+           "of sampled answers.")
+
+# %% [markdown]
+# ZERO_TEXT
+#
+# ## What matters, and what does not
+#
+# One change at a time, the same starts, sixty rollouts:
+
+# %% tags=["hide-input"]
+variants = recorded("grpo-variants")["trials"]
+reached = {}
+for t in variants:
+    reached.setdefault(t["arm"], []).append(100 * t["after"]["greedy"])
+show.show(show.dots(reached, unit="new sums solved after 60 rollouts, greedy, %", concept=dict.fromkeys(reached, "rl"),
+                    title="VARIANTS_TITLE"),
+          alt="VARIANTS_ALT",
+          caption=f"Recorded: minimodels study grpo-variants; three seeds, 500 new sums; {variants[0]['hardware']}. The stroke is the mean.")
+
+# %%
+base = {t["seed"]: t for t in variants if t["arm"] == "as it is"}
+rows = []
+for arm in reached:
+    of = [t for t in variants if t["arm"] == arm]
+    gained = [100 * (t["after"]["greedy"] - base[t["seed"]]["after"]["greedy"])
+              for t in of]
+    last = [statistics.mean(row[LOG.index("entropy")] for row in t["log"][-10:])
+            for t in of]
+    rows.append({"changed": arm, "points beside as it is":
+                 f"{statistics.mean(gained):+.1f} ({min(gained):+.1f} to {max(gained):+.1f})",
+                 "entropy at the end": f"{statistics.mean(last):.3f}",
+                 "seconds": round(statistics.mean(t["seconds"] for t in of))})
+show.table(rows, caption="Difference with the same seed: mean and range of three.")
+
+# %% [markdown]
+# VARIANTS_TEXT
+#
+# ## A careless reward
+#
+# Right or wrong for a whole sum is a stingy teacher. Why not pay for every step that is right? A quarter of a point for each *true
+# equation* in the thinking, beside the one point for the answer. It sounds kinder, and it is easy to write.
+#
+# > **Before you read on.** What will a model do that is paid a quarter for every true equation?
+# >
+# > <details><summary>What we found</summary>
+# >
+# > **HACK_ANSWER**
+# >
+# > </details>
+
+# %% tags=["hide-input"]
+hacking = recorded("grpo-hacking")["trials"]
+curves, spread = {}, {}
+for arm, name in {"equations": "paid by the equation", "columns": "paid by the column"}.items():
+    of = [t["curve"] for t in hacking if t["arm"] == arm]
+    at = [[100 * curve[i][1] for curve in of] for i in range(len(of[0]))]
+    curves[name] = [row[0] for row in of[0]], [statistics.mean(a) for a in at]
+    spread[name] = [min(a) for a in at], [max(a) for a in at]
+fig = show.lines(curves, spread=spread, concept=dict.fromkeys(curves, "rl"), x="rollouts of 128 answers", y="new sums solved, greedy, %", title="HACK_TITLE")
+show.show(fig.update_yaxes(range=[0, 100]), alt="HACK_ALT",
+          caption=f"Recorded: minimodels study grpo-hacking; mean and range of three seeds; {hacking[0]['hardware']}.")
+
+# %% [markdown]
+# The reward tells another story. Read what the model writes; can you name the trick before you read on?
+
+# %%
+paid = next(t for t in hacking if t["arm"] == "equations")
+for n, greedy, *_ in (paid["texts"][0], *paid["texts"][-2:]):
+    reached = paid["log"][n - 1][0] if n else None
+    print(f"rollout {n}" + (f", mean reward {reached:.2f}" if n else ""))
+    print("  " + greedy.removesuffix("<|endoftext|>"))
+
+# %% [markdown]
+# HACK_TEXT
+#
+# The cure is to pay for what was asked: each column of *this* sum, once. (`by_columns` in `minimodels/studies/grpo.py`.) That is the
+# other line of the figure.
+#
+# > **Exercise 15.8** (a reward without a hole; hard, 15 minutes). Write `careful_score(prompt, text)`: the share of a sum's
+# > columns that stand in their own place. `prompt` is a sum, such as `"347+85="`; `text` is a thought, equations with `;`
+# > between them. The first equation must be the first column as a patient writer has it, the second the second, and so on;
+# > what comes after the last column earns nothing. `minimodels.tasks.addition(347, 85).thinking` has them all:
+# > `"7+5+0=12;4+8+1=13;3+0+1=4"`. Before you write it, find a text that earns everything if *true equations* are counted, and
+# > one if a column may stand *anywhere*.
+
+# %%
+def careful_score(prompt, text):
+    ...
+
+
+# %%
+check.careful_score(careful_score)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# from minimodels.tasks import addition
+#
+# def careful_score(prompt, text):
+#     a, b = map(int, prompt.removesuffix("=").split("+"))
+#     wanted = addition(a, b).thinking.split(";")
+#     pairs = zip(wanted, text.split(";"))
+#     return sum(w == found for w, found in pairs) / len(wanted)
+# ```
+#
+# `0+0+0=0` is true as often as it is written. A list of all 200 columns that there are holds those of any sum. Here each place
+# has one try, and what does not belong to the sum is worth nothing.
+#
+# </details>
+#
+# ## What thirty questions can tell
+#
+# Now the scores of the press. On AIME 2024, a competition of 30 questions, R1 solves 79.8 percent, o1 79.2
+# ([DeepSeek-R1](../book/references.md#deepseek-r1), first version, table 4). Each of 30 questions is worth 3.3 points. How sure is the 0.6?
+#
+# The noise has two sources. Samples of one question differ; many samples mend that (R1 reports means over several). And another thirty
+# questions would be harder or easier; no number of samples mends this. The **bootstrap** measures it: draw thirty of the thirty, with putting back, and take the mean
+# again, some thousand times ([Efron, 1979](../book/references.md#efron-1979)).
+#
+# We do not have R1's answers to each question. We have a model of our own that solves about as much. Take 30 questions and
+# 64 samples of each, from the records above:
+
+# %%
+rng = torch.Generator().manual_seed(0)
+right_of = torch.tensor(max(quality, key=lambda t: -abs(
+    statistics.mean(t["after"]["n_right"]) / 64 - 0.8))["after"]["n_right"])
+thirty = right_of[:30] / 64
+drawn = thirty[torch.randint(30, (10_000, 30), generator=rng)].mean(1)
+low, high = (100 * drawn.quantile(torch.tensor([0.025, 0.975]))).tolist()
+print(f"{100 * thirty.mean():.1f} % on thirty questions, "
+      f"95 % interval {low:.1f} to {high:.1f}")
+print(f"on the next thirty {100 * right_of[30:60].mean() / 64:.1f}, "
+      f"on thirty more {100 * right_of[60:90].mean() / 64:.1f}")
+
+# %% [markdown]
+# BENCH_TEXT
+#
+# > **Exercise 15.9** (a small benchmark; medium, 10 minutes). Write `benchmark_interval(right)`: mean score less and plus 1.96
+# > standard errors, a pair. `right` holds for each question a list with a 1 or a 0 for each sample, as many for every question.
+# > The questions were drawn from all that could have been asked, and samples of one question are alike. So the question is the
+# > unit: score each, then take the scores' mean and standard error (the deviation of a sample, over the root of their number).
+
+# %%
+def benchmark_interval(right):
+    ...
+
+
+# %%
+check.benchmark_interval(benchmark_interval)
+
+# %% [markdown]
+# <details><summary>Solution</summary>
+#
+# ```python
+# import math
+# import statistics
+#
+# def benchmark_interval(right):
+#     scores = [statistics.mean(samples) for samples in right]
+#     mean = statistics.mean(scores)
+#     error = statistics.stdev(scores) / math.sqrt(len(scores))
+#     return mean - 1.96 * error, mean + 1.96 * error
+# ```
+#
+# Thirty questions, of which 24 are always right and 6 never: `benchmark_interval([[1]] * 24 + [[0]] * 6)` is 65 to 95 percent,
+# and 64 samples of each question in place of one change nothing. Two models that answer the same questions can be compared
+# more closely: take their difference question by question, and the interval of that.
+#
+# </details>
+#
+# (On the *same* questions the two differences are paired, and the interval of the difference is narrower: hard questions are hard for both.
+# For R1 and o1 nobody outside has the answers that this would need.)
+#
+# ## Bugs that still train
+#
+# > **Bugs that still train.**
+# > - **Loss on the prompt.** The advantage is applied to the question's tokens too. The model learns to predict questions.
+# > - **Advantage over the batch.** Rewards are compared with all answers of the batch. Easy questions are then praised and hard ones
+# >   blamed, whatever the answers.
+# > - **Off by one.** The mask of what was written is not moved with the logits: the last token, the end of the text, is never learnt, and a token of the question is.
+# > - **Always one.** The old probabilities are taken anew at each update, so the ratio is always 1, and nothing is ever clipped.
+# > - **Another temperature.** It writes at 0.5 and learns as if at 1.
+# > - **Tests on training problems.** The curve looks fine, and it is about something else.
+
+# %% tags=["hide-input"]
+bugs = recorded("grpo-bugs")["trials"]
+rows = []
+for arm in dict.fromkeys(t["arm"] for t in bugs):
+    of = [t for t in bugs if t["arm"] == arm]
+    greedy = [t["after"]["greedy"] for t in of]
+    shown = [t["curve"][-1][1] for t in of]
+    rows.append({"bug": arm, "its own curve says": f"{statistics.mean(shown):.0%}", "500 new sums": f"{statistics.mean(greedy):.0%}",
+                 "three seeds": f"{min(greedy):.0%} to {max(greedy):.0%}",
+                 "entropy": f"{statistics.mean(row[LOG.index('entropy')] for t in of for row in t['log'][-10:]):.3f}"})
+show.table(rows, caption="After 60 rollouts, greedy. Recorded: minimodels study grpo-bugs.")
+
+# %% [markdown]
+# BUGS_TEXT
+#
+# ## Does it pay here?
+#
+# > **Does it pay here?** PAY_TEXT
+#
+# ## The claims again
+
+# %% tags=["remove-input"]
+ledger.show("C32", "C34")
+
+# %% [markdown]
+# CLAIMS_TEXT
+#
+# ## What production does
+#
+# - **Longer and more.** R1-Zero: 32 questions, 16 answers each, up to 32,768 tokens and later 65,536, 10,400 steps
+#   ([DeepSeek-R1](../book/references.md#deepseek-r1), second version). Writing takes most of the time there, as here.
+# - **Not from nothing.** The same training, on models of 7 and 16 billion parameters made for it, *consistently failed*
+#   (second version, appendix G.1): reinforcement needs something to choose from.
+# - **Four stages.** R1 itself: a few thousand written-out solutions, reinforcement, fine-tuning on the best of its own answers, reinforcement again.
+# - **Switches.** [DAPO](../book/references.md#dapo) leaves out groups without a difference and clips upward later;
+#   [GSPO](../book/references.md#gspo) takes ratios of answers. TRL and verl have them as options, under these names.
+#
+# > **Takeaways**
+# > TAKEAWAYS
+#
+# ## Longer problems
+#
+# PROBLEMS
+#
+# > **Next: [A teacher and a student](16_distill.ipynb).** The model has learnt to add by trying. Can a smaller one learn it by reading?
