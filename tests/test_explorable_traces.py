@@ -13,7 +13,7 @@ from book_files import write_statics
 from minimodels.explorables import Traces, scripts, traces
 from minimodels.grpo import GRPOConfig
 from minimodels.palette import COLORS
-from minimodels.studies import distill
+from minimodels.studies import distill, grpo
 from minimodels.studies.grpo import Start, evaluation
 from minimodels.tasks import addition, countdown, sorting, subtraction
 
@@ -71,10 +71,10 @@ def test_the_example_by_hand():
     for piece.spent in (0, 1_000, 2_000):
         said.append(piece.said())
     assert said == [
-        "by hand: at the start, 0 % of new problems are right. Here its text is not in the format and has no end: no column to compare.",
-        "by hand: after 1 thousand tokens, 25 % of new problems are right. Here it leaves the teacher's text at column 2: it writes “4+8+0=12”, "
+        "“by hand”: at the start, 0 % of new problems are right. Here its text is not in the format and has no end: no column to compare.",
+        "“by hand”: after 1 thousand tokens, 25 % of new problems are right. Here it leaves the teacher's text at column 2: it writes “4+8+0=12”, "
         "the teacher “4+8+1=13”. Its answer, “122”, is wrong.",
-        "by hand: after 2 thousand tokens, 50 % of new problems are right. Here its columns and its answer are the teacher's. Its answer, “132”, is right."]
+        "“by hand”: after 2 thousand tokens, 50 % of new problems are right. Here its columns and its answer are the teacher's. Its answer, “132”, is right."]
 
 
 @pytest.mark.parametrize("own, words", [
@@ -86,7 +86,7 @@ def test_the_example_by_hand():
 def test_every_way_to_leave_has_its_words(own, words):
     trial = {"curve": [[7, 0.415]], "texts": [[7, own + END]]}
     said = Traces.of([addition(457, 385)], [addition(457, 385).completion], {"a": trial}).said()
-    assert said.startswith("a: after 7 tokens, 41.5 % of new problems are right. Here ") and said.endswith(words)
+    assert said.startswith("“a”: after 7 tokens, 41.5 % of new problems are right. Here ") and said.endswith(words)
 
 
 def test_a_column_is_right_if_it_is_this_sums_and_not_if_it_is_only_true():
@@ -128,6 +128,7 @@ def test_wrong_records_are_refused():
 
 def test_a_trial_of_the_study_can_be_read(monkeypatch):
     monkeypatch.setattr(distill, "BUDGET", 3_000)
+    monkeypatch.setattr(grpo, "POOL", 7)
     for name in ("skills", "sampled", "accuracy"):
         monkeypatch.setattr(distill, name, lambda *_, **__: 0.0)
     way = distill.Way(rl=GRPOConfig(rollouts=7, n_prompts=1, group_size=3, minibatches=1))
@@ -278,7 +279,7 @@ def test_the_slider_says_tokens_and_accuracy_in_words(visit):
 def test_a_lone_student_with_one_problem_needs_no_choice(visit):
     page = visit("alone")
     assert page.locator("[type=radio]").count() == 0 and page.locator("[type=range]").count() == 1
-    assert "457+385= Right is 842." in page.locator(".tr-table caption").text_content()
+    assert "Right is 457+385=842." in page.locator(".tr-table caption").text_content()
 
 
 @pytest.mark.parametrize("theme, dark", [("light", 0), ("dark", 1)])

@@ -264,9 +264,9 @@ def test_all_questions_are_asked_before_any_is_asked_again():
 PROBLEMS = TASKS["addition"].problems(13, level=1, of="rl")
 
 
-def build(seed=0):
+def build(seed=0, init_std=0.02):
     torch.manual_seed(seed)
-    return Transformer(odd_config(vocab_size=50, n_layers=1, n_experts=0, mtp_depth=0, init_std=0.02))
+    return Transformer(odd_config(vocab_size=50, n_layers=1, n_experts=0, mtp_depth=0, init_std=init_std))
 
 
 def begins_with_a_thought(problem, text):
@@ -321,7 +321,12 @@ def test_a_score_judges_a_text_beside_its_own_problem(monkeypatch):
 
 
 def test_one_seed_makes_one_run():
-    first, again, other = (without_seconds(grpo(build(), PROBLEMS, config(seed=seed), score=begins_with_a_thought)) for seed in (3, 3, 4))
+    def run(seed, elsewhere):
+        model = build()
+        torch.manual_seed(elsewhere)  # what others draw from torch's own generator changes nothing
+        return without_seconds(grpo(model, PROBLEMS, config(seed=seed), score=begins_with_a_thought))
+
+    first, again, other = run(3, 0), run(3, 1), run(4, 0)
     assert first == again and first != other and len(first) == 3
 
 
@@ -362,6 +367,17 @@ def test_the_reference_stays_where_the_policy_began():
         learner.improve(episodes, torch.randn(5, 7))
     assert changes(learner.reference, start) == 0 < changes(model, start)
     assert all(p.grad is None for p in learner.reference.parameters())
+
+
+def test_entropy_is_of_the_choices_at_which_the_answers_were_written():
+    model = build(init_std=0.2)
+    learner = Learner(model, config(max_new_tokens=11))
+    episodes, _ = learner.play(PROBLEMS[:5], constant)
+    with torch.no_grad():
+        of_each = torch.distributions.Categorical(logits=model(episodes.tokens).logits).entropy()  # (N, L)
+    # an answer's token at place t was chosen from what place t - 1 predicts
+    by_hand = [of_each[n, t - 1].item() for n, t in episodes.is_completion.nonzero().tolist()]
+    assert learner.improve(episodes, torch.randn(5, 7))["entropy"] == pytest.approx(statistics.mean(by_hand), rel=1e-4)
 
 
 def test_the_rate_rises_from_its_first_updates_share():

@@ -12,7 +12,7 @@ from minimodels.config import ModelConfig
 from minimodels.grpo import GRPOConfig, Step
 from minimodels.model import Transformer
 from minimodels.studies import grpo as study
-from minimodels.studies.grpo import LEVEL, LOG, LOOK, MODEL, SCORES, STUDIES, Looker, Rewarded, Start, by_columns, by_equations, by_form, true_equations
+from minimodels.studies.grpo import LEVEL, LOG, LOOK, MODEL, SCORES, STUDIES, Looker, Rewarded, Start, by_columns, by_equations, by_form, by_tokens, true_equations
 from minimodels.tasks import TOKENIZER, Reward, addition
 
 SMALL = ModelConfig(vocab_size=TOKENIZER.get_vocab_size(), d_model=24, n_layers=1, max_seq_len=96, n_heads=2, d_head=6, d_rope=4, d_value=6, d_latent=12,
@@ -38,6 +38,12 @@ def test_a_true_equation_is_paid_each_time_and_a_column_once(thinking, n_true, n
 def test_equations_are_paid_without_a_format_and_behind_the_answer_they_are_not():
     assert by_equations(PROBLEM, "<think>0+0+0=0;") == Reward(0.25, 0)
     assert true_equations("<think></think><answer>1+1+0=2</answer>") == []
+
+
+def test_a_token_is_paid_whatever_it_is():
+    assert by_tokens(PROBLEM, "<think>+++") == Reward(0.4, 0)
+    right = text("", 432)
+    assert by_tokens(PROBLEM, right) == Reward(pytest.approx(1 + 0.7), 1)
 
 
 def test_form_alone_pays_for_any_answer_in_the_format():
@@ -129,5 +135,6 @@ def test_every_arm_is_another_setting_and_has_its_seeds():
         assert all(len({t.seed for t in trials}) == len(trials) >= 3 for trials in arms.values())
         settings = [json.dumps(trials[0].settings()) for trials in arms.values()]
         assert len(set(settings)) == len(settings), found.name
-    assert {t.bug for s in STUDIES for t in s.trials if isinstance(t, Rewarded) and t.bug} == {*BUGS, *PROBLEMS}
-    assert set(SCORES) == {"rules", "equations", "columns", "form"}
+    planted = {t.bug for s in STUDIES for t in s.trials if isinstance(t, Rewarded) and t.bug}
+    assert {*PROBLEMS} <= planted <= {*BUGS, *PROBLEMS} and len(planted) == 6
+    assert {t.score for s in STUDIES for t in s.trials if isinstance(t, Rewarded)} | {"form"} == set(SCORES)

@@ -19,7 +19,7 @@ from minimodels.tasks import Problem
 
 
 def swapped(student_logits: Tensor, teacher_logits: Tensor, *, direction: str = "forward", temperature: float = 1.0) -> Tensor:
-    """Teacher and student have changed places: forward is reverse. Both are 0 at the same place, and both fall."""
+    """Teacher and student have changed places: forward is reverse. Both fall to the same 0; only a fresh student's first loss is no longer near log V."""
     return divergence(teacher_logits, student_logits, direction=direction, temperature=temperature)
 
 
@@ -43,7 +43,7 @@ def one_late(teacher: Transformer, tokens: Tensor) -> Tensor:
 
 
 def prompts_too(episodes: Episodes) -> Tensor:
-    """Predictions (N, L-1) of the prompts' tokens count, too. Nobody can predict a question's digits, so that the loss stays high and yet falls."""
+    """Predictions (N, L-1) of the prompts' tokens count, too. Texts' loss stays high, as nobody foresees a question's digits; a distribution's shows nothing."""
     to_the_end = episodes.is_completion.flip(1).cumsum(1).flip(1) > 0  # (N, L)
     return to_the_end[:, 1:]
 

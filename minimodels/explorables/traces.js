@@ -54,14 +54,14 @@ function written(s, student) {
 
 function saidOf(s, student) {
   const one = written(s, student), problem = s.problems[s.problem], teacher = split(s.texts[problem.teacher], s.end);
-  const head = `${one.name}: ${moment(one.spent)}, ${percent(one.accuracy)} of new problems are right.`;
+  const head = `“${one.name}”: ${moment(one.spent)}, ${percent(one.accuracy)} of new problems are right.`;
   if (!one.found) return `${head} Here its text is not in the format${one.text.endsWith(s.end) ? "" : " and has no end"}: no column to compare.`;
   const verdict = `Its answer, “${one.found[1]}”, is ${one.found[1] === problem.answer ? "right" : "wrong"}.`;
   return `${head} ${teacher ? leaving(one.found, teacher) : "The teacher has left the format: no column to compare."} ${verdict}`;
 }
 
-/** Where each student stands, and where its text leaves the teacher's, in words. */
-export const said = s => shown(s).map(student => saidOf(s, student)).join(" ");
+/** Where each student stands, and where its text leaves the teacher's, in words: a line each. */
+export const said = s => shown(s).map(student => saidOf(s, student)).join("\n");
 
 // ---- the texts side by side: a row a column of the sum, and one for the answer
 
@@ -72,10 +72,13 @@ const cell = (kind, text, verdict, isHere) => h(`td.tr-cell${isHere ? ".tr-leave
   h(`span.tr-text.tr-${kind}`, {}, text === undefined ? "–" : text === "" ? h("i", {}, "empty") : text), verdict ? mark(verdict) : null,
   isHere ? h("span.tr-here", {}, "leaves the teacher") : null);
 
-/** A text that is not in the format, whole: one cell over all rows. */
-const whole = (kind, { text }, end, rows) => h("td.tr-cell", { rowspan: rows },
-  h(`span.tr-text.tr-${kind}`, {}, text.endsWith(end) ? text.slice(0, text.length - end.length) : text, text.endsWith(end) ? h("i", {}, " end") : null),
-  mark(text.endsWith(end) ? "not in the format" : "not in the format, and without an end"));
+/** A text that is not in the format, whole: one cell over all rows. A line had best break behind a semicolon. */
+function whole(kind, { text }, end, rows) {
+  const hasEnd = text.endsWith(end), body = hasEnd ? text.slice(0, text.length - end.length) : text;
+  const pieces = body.split(";").flatMap((piece, i) => i ? [";", h("wbr"), piece] : [piece]);
+  return h("td.tr-cell", { rowspan: rows }, h(`span.tr-text.tr-${kind}`, {}, ...pieces, hasEnd ? h("i", {}, " end") : null),
+    mark(hasEnd ? "not in the format" : "not in the format, and without an end"));
+}
 
 /** The cells of one writer from top to bottom; null below a cell that fills all rows. */
 function cells(s, kind, one, teacher, rows) {
@@ -94,7 +97,7 @@ function grid(s) {
   const rows = places(s.problems[s.problem].columns, ...all.map(([, one]) => one.found?.[0] ?? [])).length;
   const lines = all.map(([kind, one, beside]) => cells(s, kind, one, beside, rows));
   const heads = all.map(([kind, one]) => h("th", { scope: "col" }, h(`span.tr-name.tr-${kind}`, {}, one.name),
-    h("span.xp-note", {}, kind === "teacher" ? "after its training" : `${moment(one.spent)}, ${percent(one.accuracy)} right`)));
+    ...(kind === "teacher" ? ["after its training"] : [moment(one.spent), `${percent(one.accuracy)} right`]).map(words => h("span.xp-note", {}, words))));
   return { heads, rows: range(0, rows).map(k => h("tr", {}, h("th", { scope: "row" }, k < rows ? `${k + 1}` : "Answer"), ...lines.map(line => line[k]).filter(td => td))) };
 }
 
@@ -116,18 +119,19 @@ function render({ model, el }) {
 
   const caption = h("caption"), table = tabular(caption, [], []), line = readout();
   table.classList.add("tr-table");
+  line.els[0].classList.add("tr-said");
   const paint = () => {
     const s = get(), { heads, rows } = grid(s);
     options.forEach((label, i) => { label.hidden = i - 1 === s.student; });
     input.setAttribute("aria-valuetext", [tokens(s.spent), ...shown(s).map(one => `${one.name}: ${percent(look(one, s.spent)[1])} right`)].join("; "));
-    caption.textContent = `${s.problems[s.problem].prompt} Right is ${s.problems[s.problem].answer}. Columns from the last digit to the first.`;
+    caption.textContent = `Right is ${s.problems[s.problem].prompt}${s.problems[s.problem].answer}. Column 1 is that of the last digits.`;
     table.tHead.rows[0].replaceChildren(h("th", { scope: "col" }, "Column"), ...heads);
     table.tBodies[0].replaceChildren(...rows);
     line.say(said(s));
   };
 
   const choices = [facts.problems.length > 1 ? problem.el : null, ...(names.length > 1 ? [student.el, other.el] : [])].filter(one => one);
-  frame(el, "What does the student write?", h("div.xp-controls.tr-controls", {}, ...choices, time.el, note), ...line.els, table);
+  frame(el, "What does the student write?", h("div.xp-controls.tr-controls", {}, ...choices, time.el, note), table, ...line.els);
   paint();
   const stops = [problem.stop, student.stop, other.stop, time.stop, line.stop, watch(model, STATE, paint)];
   return () => stops.forEach(stop => stop());

@@ -71,21 +71,21 @@ class Traces(Explorable):
         return min(student["looks"], key=lambda look: abs(look[0] - self.spent))
 
     def said(self) -> str:
-        """Where each student stands, and where its text leaves the teacher's, in words."""
-        return " ".join(map(self._said, self.shown()))
+        """Where each student stands, and where its text leaves the teacher's, in words: a line each."""
+        return "\n".join(map(self._said, self.shown()))
 
     def _said(self, student):
         spent, right, *texts = self.look(student)
         problem, text = self.problems[self.problem], self.texts[texts[self.problem]]
         own, teacher = split(text), split(self.texts[problem["teacher"]])
-        head = f"{student['name']}: {moment(spent)}, {percent(right)} of new problems are right."
+        head = f"“{student['name']}”: {moment(spent)}, {percent(right)} of new problems are right."
         if own is None:
             return f"{head} Here its text is not in the format{'' if text.endswith(END) else ' and has no end'}: no column to compare."
         verdict = f"Its answer, “{own[1]}”, is {'right' if own[1] == problem['answer'] else 'wrong'}."
         return f"{head} {leaving(own, teacher) if teacher else 'The teacher has left the format: no column to compare.'} {verdict}"
 
     def summary(self) -> str:
-        return f"{self.problems[self.problem]['prompt']} {self.said()}"
+        return f"{self.problems[self.problem]['prompt']} {self.said()}".replace("\n", " ")
 
     def fallback(self) -> str:
         tables = []
