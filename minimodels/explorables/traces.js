@@ -98,7 +98,8 @@ function grid(s) {
   const lines = all.map(([kind, one, beside]) => cells(s, kind, one, beside, rows));
   const heads = all.map(([kind, one]) => h("th", { scope: "col" }, h(`span.tr-name.tr-${kind}`, {}, one.name),
     ...(kind === "teacher" ? ["after its training"] : [moment(one.spent), `${percent(one.accuracy)} right`]).map(words => h("span.xp-note", {}, words))));
-  return { heads, rows: range(0, rows).map(k => h("tr", {}, h("th", { scope: "row" }, k < rows ? `${k + 1}` : "Answer"), ...lines.map(line => line[k]).filter(td => td))) };
+  const row = k => h("tr", {}, h("th", { scope: "row" }, k < rows ? `${k + 1}` : "Answer"), ...lines.map(line => line[k]).filter(td => td));
+  return { heads, rows: range(0, rows).map(row) };
 }
 
 function render({ model, el }) {
