@@ -1338,3 +1338,5 @@ ledger.show("C08", "C11")
 #
 # You have built all of it, and paid for all of it. What is left is to use it: to serve it to many, and to teach it to think
 # before it answers.
+#
+# > **Next: [Better than its own group](15_grpo.ipynb).** A model learns to reason from nothing but right and wrong.

@@ -843,44 +843,47 @@ show.table(rows, caption="Difference with the same seed: mean and range of three
 #
 # ## A careless reward
 #
-# Right or wrong for a whole sum is a stingy teacher. Why not pay for every step that is right? A quarter of a point for each *true
-# equation* in the thinking, beside the one point for the answer. It sounds kinder, and it is easy to write.
+# R1-Zero's answers grew longer as it grew better. Long thinking, right answers: why not pay for thinking? A tenth of a point for each
+# token, beside the one point for a right answer. It sounds kind, and it is one line of code.
 #
-# > **Before you read on.** What will a model do that is paid a quarter for every true equation?
+# > **Before you read on.** What does a model do that is paid a tenth of a point for every token, and a whole one for the right answer?
 # >
 # > <details><summary>What we found</summary>
 # >
-# > **HACK_ANSWER**
+# > **It never answers.** For twenty or thirty rollouts it gets better at sums, too. Then it finds that a text which does not end earns more than any
+# > answer. After sixty rollouts it solves nothing, and its reward is higher than ever.
 # >
 # > </details>
 
 # %% tags=["hide-input"]
 hacking = recorded("grpo-hacking")["trials"]
+PAID = {"tokens": "by the token", "equations": "by the true equation", "columns": "by the column"}
 curves, spread = {}, {}
-for arm, name in {"equations": "paid by the equation", "columns": "paid by the column"}.items():
+for arm, name in PAID.items():
     of = [t["curve"] for t in hacking if t["arm"] == arm]
     at = [[100 * curve[i][1] for curve in of] for i in range(len(of[0]))]
     curves[name] = [row[0] for row in of[0]], [statistics.mean(a) for a in at]
     spread[name] = [min(a) for a in at], [max(a) for a in at]
 fig = show.lines(curves, spread=spread, concept=dict.fromkeys(curves, "rl"), x="rollouts of 128 answers", y="new sums solved, greedy, %", title="HACK_TITLE")
 show.show(fig.update_yaxes(range=[0, 100]), alt="HACK_ALT",
-          caption=f"Recorded: minimodels study grpo-hacking; mean and range of three seeds; {hacking[0]['hardware']}.")
+          caption=f"Recorded: minimodels study grpo-hacking; mean and range of three seeds, 200 sums of the eval set; {hacking[0]['hardware']}.")
 
 # %% [markdown]
-# The reward tells another story. Read what the model writes; can you name the trick before you read on?
+# The reward tells another story. Read what the model writes to one sum. Can you name the trick?
 
 # %%
-paid = next(t for t in hacking if t["arm"] == "equations")
-for n, greedy, *_ in (paid["texts"][0], *paid["texts"][-2:]):
-    reached = paid["log"][n - 1][0] if n else None
-    print(f"rollout {n}" + (f", mean reward {reached:.2f}" if n else ""))
+paid = next(t for t in hacking if t["arm"] == "tokens")
+for n, greedy, *others in paid["texts"][::2]:
+    mean = paid["log"][n - 1][LOG.index("reward")] if n else None
+    print(f"rollout {n}" + (f", mean reward {mean:.2f}" if n else ""))
     print("  " + greedy.removesuffix("<|endoftext|>"))
 
 # %% [markdown]
-# HACK_TEXT
+# It still writes the three right columns. Then it goes on. It is cut off after 64 tokens, with 6.4 points, and an answer would have cost it three of them. Nobody
+# told it to: in the first rollouts one text in some hundred went wrong and did not end, and earned more than all others of its group.
+# That is all it takes. It is called **reward hacking**, and the model has done nothing but what it was paid for.
 #
-# The cure is to pay for what was asked: each column of *this* sum, once. (`by_columns` in `minimodels/studies/grpo.py`.) That is the
-# other line of the figure.
+# HACK_TEXT
 #
 # > **Exercise 15.8** (a reward without a hole; hard, 15 minutes). Write `careful_score(prompt, text)`: the share of a sum's
 # > columns that stand in their own place. `prompt` is a sum, such as `"347+85="`; `text` is a thought, equations with `;`

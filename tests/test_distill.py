@@ -13,7 +13,7 @@ from minimodels.config import TrainConfig
 from minimodels.cost import flops_per_token
 from minimodels.distill import DIRECTIONS, Bill, count_tokens, divergence, imitation, kept, own_texts, rejection_sample, text_lengths
 from minimodels.model import Transformer
-from minimodels.solve import Episodes, as_episodes, drawn, encode, learn, log_probs, worked, write
+from minimodels.solve import Episodes, as_episodes, drawn, token_ids, learn, log_probs, worked, write
 from minimodels.tasks import STOP, TASKS, addition
 
 N, L, V = 3, 7, 53
@@ -243,7 +243,7 @@ def test_a_teachers_right_answers_are_kept_and_all_that_it_wrote_is_counted(teac
     assert found.n_written == 55 and 0 < sum(map(len, right)) < 55 and max(map(len, right)) > 2
     assert found.episodes.texts == [text for texts in right for text in texts[:2]]
     assert found.problems == [p for p, texts in zip(EASY, right) for _ in texts[:2]]
-    assert found.n_tokens == sum(len(encode(p.prompt)) for p in EASY) * 11 + sum(len(encode(t)) for t in written.texts)
+    assert found.n_tokens == sum(len(token_ids(p.prompt)) for p in EASY) * 11 + sum(len(token_ids(t)) for t in written.texts)
 
 
 def test_what_is_kept_is_no_longer_than_it_must_be_and_can_be_learnt(teacher):
@@ -274,7 +274,7 @@ def test_own_texts_are_what_the_student_writes_greedily_to_problems_of_the_list(
     assert len(texts) == 7
     for row, is_completion in zip(texts.tokens.tolist(), texts.is_completion.tolist()):
         start, length = is_completion.index(True), sum(is_completion)
-        assert row[:start] in [encode(p.prompt) for p in EASY]
+        assert row[:start] in [token_ids(p.prompt) for p in EASY]
         for t in range(start, start + length):  # the likeliest next token, by a pass over all before it
             assert row[t] == student(torch.tensor([row[:t]])).logits[0, -1].argmax()
         assert length == 5 or row[start + length - 1] == STOP
@@ -284,7 +284,7 @@ def test_own_texts_have_the_students_law():
     student = tiny(4, init_std=0.05)
     first = torch.cat([own_texts(student, EASY[:1], 500, max_new_tokens=1)(step).tokens[:, 4] for step in range(8)])
     with torch.no_grad():
-        p = student(torch.tensor([encode(EASY[0].prompt)])).logits[0, -1].double().softmax(-1)
+        p = student(torch.tensor([token_ids(EASY[0].prompt)])).logits[0, -1].double().softmax(-1)
     seen = first.bincount(minlength=50) / len(first)
     assert ((seen - p).abs() < 5 * (p * (1 - p) / len(first)).sqrt()).all()
 
@@ -332,7 +332,7 @@ def test_texts_are_counted_with_their_prompts_and_without_their_padding():
     texts = three_texts()
     assert text_lengths(texts).tolist() == [5, 3, 7] and count_tokens(texts) == 15
     problems = TASKS["addition"].problems(17, level=3, of="train")
-    assert count_tokens(worked(problems)) == sum(len(encode(p.prompt + p.completion)) for p in problems)
+    assert count_tokens(worked(problems)) == sum(len(token_ids(p.prompt + p.completion)) for p in problems)
 
 
 def test_the_bill_of_on_policy_distillation_by_hand():
@@ -351,7 +351,7 @@ def test_a_metered_batch_is_the_same_batch_and_is_charged_each_time():
     for step in (1, 2, 1):
         episodes, same = batch(step), drawn(texts, 3, seed=1)(step)
         assert torch.equal(episodes.tokens, same.tokens)
-        lengths += sum(len(encode(p)) for p in same.texts) + 3 * 4  # each prompt has 4 tokens
+        lengths += sum(len(token_ids(p)) for p in same.texts) + 3 * 4  # each prompt has 4 tokens
     assert bill == Bill(forward=2 * lengths, trained=lengths, teacher=2)
 
 

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from minimodels import grpo as module
 from minimodels.grpo import GRPOConfig, Learner, Step, advantages, entropy, grpo, grpo_loss, is_held_back, k3, ratios, total
 from minimodels.model import Transformer
-from minimodels.solve import Episodes, encode, log_probs, write
+from minimodels.solve import Episodes, token_ids, log_probs, write
 from minimodels.tasks import END_THINK, TASKS, THINK, Reward
 
 N, L, V = 3, 13, 29
@@ -305,7 +305,7 @@ def test_a_step_records_what_was_written():
     settings = config(rollouts=4, max_new_tokens=31, format_weight=0.3)
     for rollout, step in enumerate(grpo(build(), PROBLEMS, settings, score=score), start=1):
         assert [p for p, _ in seen] == [p for p in module._questions(PROBLEMS, settings, rollout) for _ in range(7)]
-        right, formed, lengths = ([f(t) for _, t in seen] for f in (lambda t: END_THINK in t, lambda t: len(t) % 2, lambda t: len(encode(t))))
+        right, formed, lengths = ([f(t) for _, t in seen] for f in (lambda t: END_THINK in t, lambda t: len(t) % 2, lambda t: len(token_ids(t))))
         assert 0 < sum(right) < 35
         assert (step.rollout, step.accuracy, step.format) == (rollout, sum(right) / 35, sum(formed) / 35)
         assert (step.reward, step.length) == pytest.approx((sum(right) / 35 + 0.3 * sum(formed) / 35, sum(lengths) / 35))
@@ -317,7 +317,7 @@ def test_a_score_judges_a_text_beside_its_own_problem(monkeypatch):
     monkeypatch.setattr(module, "write", lambda model, problems, **settings: write(model, problems, **settings | dict(max_new_tokens=1)))
     episodes, rewards = Learner(build(), config()).play(PROBLEMS[:5], lambda problem, text: (problem.prompt, text))
     for row, keep, (prompt, text), written in zip(episodes.tokens, episodes.is_completion, rewards, episodes.texts, strict=True):
-        assert row[:keep.int().argmax()].tolist() == encode(prompt) and text == written
+        assert row[:keep.int().argmax()].tolist() == token_ids(prompt) and text == written
 
 
 def test_one_seed_makes_one_run():

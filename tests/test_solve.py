@@ -16,7 +16,7 @@ from minimodels.config import TrainConfig
 from minimodels.corpus import END
 from minimodels.generate import Generation, decode
 from minimodels.model import Transformer
-from minimodels.solve import Episodes, accuracy, as_episodes, cross_entropy, drawn, encode, judge, learn, log_probs, pass_at_k, wilson, worked, write
+from minimodels.solve import Episodes, accuracy, as_episodes, cross_entropy, drawn, token_ids, judge, learn, log_probs, pass_at_k, wilson, worked, write
 from minimodels.tasks import STOP, TASKS, TOKENIZER, Reward, addition
 
 N, L, V = 3, 11, 53
@@ -105,17 +105,17 @@ def test_greedy_text_is_the_argmax_prompt_by_prompt():
     model, n = build(), 13
     model.embed.weight.data[STOP] *= 3  # so that some texts end by themselves, and others are cut
     episodes = write(model, PROBLEMS, max_new_tokens=n)
-    expected = [by_argmax(model, encode(p.prompt), n) for p in PROBLEMS]
+    expected = [by_argmax(model, token_ids(p.prompt), n) for p in PROBLEMS]
     assert {text[-1] == STOP for text in expected} == {False, True} and len({len(text) for text in expected}) > 1
     for row, keep, problem, text in zip(episodes.tokens, episodes.is_completion, PROBLEMS, expected):
-        assert row[:len(encode(problem.prompt)) + len(text)].tolist() == encode(problem.prompt) + text
+        assert row[:len(token_ids(problem.prompt)) + len(text)].tolist() == token_ids(problem.prompt) + text
         assert row[keep].tolist() == text
 
 
 def test_a_problems_samples_lie_side_by_side():
     episodes = write(build(), PROBLEMS, n_samples=5, temperature=1.0, max_new_tokens=7, generator=torch.Generator().manual_seed(0))
     for i, row in enumerate(episodes.tokens.tolist()):
-        prompt = encode(PROBLEMS[i // 5].prompt)
+        prompt = token_ids(PROBLEMS[i // 5].prompt)
         assert row[:len(prompt)] == prompt and episodes.is_completion[i].int().argmax() == len(prompt)
     assert len(episodes) == 15 and all(len(set(episodes.texts[i:i + 5])) == 5 for i in (0, 5, 10))
 
@@ -125,7 +125,7 @@ def test_a_text_ends_with_its_end_or_is_cut_at_the_limit():
     is_ended = [text.endswith(END) for text in texts]
     assert 0 < sum(is_ended) < 69
     for text, ended in zip(texts, is_ended):
-        n = len(encode(text))
+        n = len(token_ids(text))
         assert (text.count(END) == 1 and n <= 31) if ended else (END not in text and n == 31)
 
 
@@ -163,7 +163,7 @@ def test_accuracy_is_the_share_of_right_samples(monkeypatch):
         texts = []
         for i, (prompt, problem) in enumerate(zip(prompts, [p for p in PROBLEMS for _ in range(5)])):
             assert TOKENIZER.decode(prompt) == problem.prompt
-            texts.append(encode(problem.completion if i % 5 < n_right[problem.prompt] else problem.prompt))
+            texts.append(token_ids(problem.completion if i % 5 < n_right[problem.prompt] else problem.prompt))
         return Generation(texts)
 
     monkeypatch.setattr(solve, "decode", fake)
@@ -180,7 +180,7 @@ def test_the_loss_is_the_completions_mean_and_a_prompt_has_no_gradient():
     logits = torch.randn(N, length, 50, dtype=torch.float64, requires_grad=True)
     labels = torch.full((N, length), -100)
     for row, problem in zip(labels, PROBLEMS):
-        start, text = len(encode(problem.prompt)), encode(problem.completion)
+        start, text = len(token_ids(problem.prompt)), token_ids(problem.completion)
         row[start - 1:start - 1 + len(text)] = torch.tensor(text)
     loss = cross_entropy(fixed(logits), episodes)
     assert_close(loss, F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100))

@@ -1,0 +1,163 @@
+"""Chapter 15: its exercises by other routes, its examples by hand, and what its text says of the records."""
+
+import itertools
+import math
+import statistics
+from pathlib import Path
+
+import jupytext
+import pytest
+import torch
+
+from minimodels import grpo, lab, solve
+from minimodels.checkpoint import Run
+from minimodels.exercises import agree
+from minimodels.exercises import grpo as exercises
+from minimodels.solve import Episodes
+from minimodels.studies import recorded
+from minimodels.studies.grpo import LIVE, LOG, LOOK, MODEL, VARIANTS, evaluation, pass_curve
+from minimodels.tasks import TOKENIZER, addition, reward
+
+CHAPTER = Path(__file__).parents[1] / "chapters" / "15_grpo.py"
+TEXT = " ".join(" ".join(cell.source for cell in jupytext.read(CHAPTER).cells if cell.cell_type == "markdown").replace("\n>", " ").split())
+
+
+def says(*sentences):
+    """Whether the chapter's text has each of them, line breaks aside."""
+    missing = [s for s in sentences if " ".join(s.split()) not in TEXT]
+    assert not missing, missing
+
+
+def trials(name, arm=None):
+    return [t for t in recorded(name)["trials"] if arm in (None, t["arm"])]
+
+
+def greedy(name, arm=None, when="after"):
+    """Percent of new sums solved, a number for each seed."""
+    return [100 * t[when]["greedy"] for t in trials(name, arm)]
+
+def test_the_log_probability_of_a_completion_is_that_of_the_package():
+    logits = torch.randn(1, 7, 50, generator=torch.Generator().manual_seed(1))
+    episodes = Episodes.of([[11, 13, 17]], [[19, 23, 29, 0]])
+    wanted = (solve.log_probs(logits, episodes.tokens) * episodes.targets).sum().item()
+    assert exercises.completion_log_prob(logits[0], episodes.tokens[0].tolist(), 3).item() == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("text", ["<think>7+5+0=12;3+2+1=6</think><answer>62</answer>", "<think></think><answer>61</answer>", "62",
+                                  "<think>62</think><answer>62</answer>x", "<think></think><answer>062</answer>"])
+def test_what_is_earned_is_the_packages_reward(text):
+    judged = reward(addition(37, 25), text)
+    assert exercises.earned(text, "62") == (judged.accuracy, judged.format)
+
+
+def test_advantages_k3_and_the_gain_are_the_packages():
+    rewards = [[1.25, 0.25, 0, 0.25], [0.25, 0.25, 0.25, 0.25]]
+    assert agree(exercises.above_group(rewards), grpo.advantages(torch.tensor(rewards)).tolist(), tolerance=1e-5)
+    log_p, log_ref = [-1.0, -2.0, -0.5], [-1.5, -0.5, -0.5]
+    assert exercises.kl_by_k3(log_p, log_ref) == pytest.approx(grpo.k3(torch.tensor(log_p), torch.tensor(log_ref)).mean().item(), rel=1e-5)
+    episodes, config = Episodes.of([[11]], [[13]]), grpo.GRPOConfig()
+    for ratio, advantage in itertools.product((0.5, 0.9, 1.0, 1.1, 2.0), (1.0, -1.0, 0.3)):
+        loss = grpo.grpo_loss(torch.tensor([[ratio]]).log(), torch.zeros(1, 1), torch.tensor([advantage]), episodes, config)
+        assert exercises.gain(ratio, advantage, config.clip) == pytest.approx(-loss.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("averages", grpo.LENGTHS)
+def test_a_tokens_share_is_its_gradient(averages):
+    episodes = Episodes.of([[11, 13], [17]], [[19, 23], [29, 31, 37, 41, 43]])
+    log_p = torch.zeros(episodes.targets.shape, requires_grad=True)
+    grpo.grpo_loss(log_p, log_p.detach(), torch.ones(2), episodes, grpo.GRPOConfig(averages=averages, max_new_tokens=7)).backward()
+    assert (-log_p.grad).amax(1).tolist() == pytest.approx(exercises.shares([2, 5], averages, 7), rel=1e-5)
+
+
+@pytest.mark.parametrize("n, n_right", [(5, 2), (7, 1), (7, 5)])
+def test_one_of_k_is_the_share_of_all_picks(n, n_right):
+    for k in range(1, n + 1):
+        picks = itertools.combinations([1] * n_right + [0] * (n - n_right), k)
+        assert exercises.one_of_k(n, n_right, k) == pytest.approx(statistics.mean(map(max, picks)))
+
+
+def test_thirty_questions_are_a_wide_benchmark_and_more_samples_of_them_do_not_help():
+    """24 of 30: the deviation of a sample of noughts and ones is sqrt(n p (1 - p) / (n - 1)), over sqrt(n)."""
+    half = 1.96 * (0.8 * 0.2 / 29) ** 0.5
+    for n_samples in (1, 64):
+        right = [[1] * n_samples] * 24 + [[0] * n_samples] * 6
+        assert exercises.benchmark_interval(right) == pytest.approx((0.8 - half, 0.8 + half))
+
+
+@pytest.mark.parametrize("text, score", [
+    ("7+5+0=12;4+8+1=13;3+0+1=4", 1), ("7+5+0=12;4+8+1=13", 2 / 3), ("7+5+0=12;4+8+0=12;3+0+1=4", 2 / 3), ("0+0+0=0;" * 9, 0),
+    ("0+0+0=0;7+5+0=12;4+8+1=13;3+0+1=4", 0), ("7+5+0=12;" * 9, 1 / 3), ("7+5+0=12;4+8+1=13;3+0+1=4;0+0+0=0", 1), ("", 0),
+])
+def test_a_careful_score_pays_for_columns_in_their_place(text, score):
+    assert exercises.careful_score("347+85=", text) == pytest.approx(score)
+
+
+# ---- examples by hand
+
+def test_four_answers_have_the_advantages_that_the_text_prints():
+    std = math.sqrt(4 * 0.25 / 3)
+    assert round(std, 3) == 0.577 and round(0.5 / std, 2) == 0.87
+    says("have mean 0.5 and standard deviation 0.577. The advantages are 0.87, $-0.87$, $-0.87$, 0.87.")
+    one_of_four = torch.tensor([[1.0, 0, 0, 0]])
+    assert grpo.advantages(one_of_four)[0].tolist() == pytest.approx([1.5, -0.5, -0.5, -0.5], abs=1e-3)
+
+
+def test_leaving_out_the_answer_itself_shrinks_the_push_as_the_text_says():
+    G, rewards = 8, torch.tensor([[3.0, 1, 4, 1, 5, 9, 2, 6]])
+    others = (rewards.sum() - rewards) / (G - 1)
+    torch.testing.assert_close(rewards - rewards.mean(), (rewards - others) * (1 - 1 / G))
+
+
+def test_thirty_tokens_in_a_row():
+    assert round(0.97**30, 1) == 0.4 and round(0.90**30, 2) == 0.04 and round(1.01**30, 2) == 1.35
+    n = [len(TOKENIZER.encode(p.completion).ids) for p in evaluation(100)]
+    assert 30 <= min(n) and max(n) <= 36
+
+
+def test_the_clip_counts_what_the_text_says():
+    assert exercises.gain(1.5, 1, 0.2) == pytest.approx(1.2) and exercises.gain(1.5, -1, 0.2) == -1.5
+
+
+# ---- what the records say
+
+def test_the_start_jumps_as_the_chapter_says():
+    for t in trials("grpo-start"):
+        by_step = {row[0]: row[2] for row in t["curve"]}
+        assert max(share for step, share in by_step.items() if step <= 110) < 0.02
+        assert 0.25 < max(by_step[s] for s in (150, 160, 170)) < 0.6
+        assert any(by_step[s + 10] < by_step[s] - 0.1 for s in range(170, 390, 10)), "it swings"
+
+
+def test_what_three_hundred_rollouts_reach():
+    runs = trials("grpo-quality")
+    ends = [round(share, 1) for share in greedy("grpo-quality")]
+    assert (min(ends), max(ends)) == (98.6, 99.6)
+    for t in runs:
+        assert next(row[0] for row in t["curve"] if row[1] >= 0.8) <= 40
+    minutes = [t["seconds"] / 60 for t in runs]
+    assert 4.9 < min(minutes) < 5.1 and 7.3 < max(minutes) < 7.5
+    says("All three pass 80 percent within forty rollouts, and end at 98.6 to 99.6.", "about five to seven and a half minutes of one core each")
+
+
+def test_entropy_and_distance_are_what_the_text_says():
+    runs = trials("grpo-quality")
+    entropy = [statistics.mean(t["log"][i][LOG.index("entropy")] for t in runs for i in part) for part in (range(10), range(290, 300))]
+    assert entropy == pytest.approx([0.10, 1 / 70], abs=0.005)
+    kl = [statistics.mean(t["curve"][i][LOOK.index("kl")] for t in runs) for i in (1, -1)]
+    assert kl == pytest.approx([0.03, 0.09], abs=0.005)
+    lengths = [row[LOOK.index("length")] for t in runs for row in t["curve"]]
+    assert max(lengths) - min(lengths) < 0.5
+
+
+def test_pass_at_k_is_what_the_text_says():
+    runs, ks = trials("grpo-quality"), (1, 2, 4, 8, 16, 32, 64)
+    before, after = ([statistics.mean(100 * share for share in at) for at in zip(*(pass_curve(t[when]["n_right"], 64, ks) for t in runs))] for when in ("before", "after"))
+    assert [round(before[i]) for i in (0, 4, 6)] == [21, 74, 89] and [round(after[i]) for i in (0, 1)] == [92, 98] and min(after[2:]) > 99
+    never = [(t, i) for t in runs for i, n in enumerate(t["before"]["n_right"]) if n == 0]
+    assert len(never) == 33 and sum(t["after"]["n_right"][i] > 0 for t, i in never) == 32
+    says("Of the 300 questions (100 for each seed) 33 were solved in *none* of the start's 64 tries, and the new model solves 32 of these at least once.")
+
+
+def test_the_teacher_is_the_model_of_the_record():
+    model = Run.open(lab.data_file("checkpoints/solver")).model().eval()
+    assert model.config == MODEL and solve.accuracy(model, evaluation(100)) > 0.97
