@@ -54,6 +54,7 @@ class GRPOConfig(Fields):
             require(getattr(self, name) > 0, name, "above 0")
         for name in ("warmup", "kl_weight", "format_weight"):
             require(getattr(self, name) >= 0, name, "at least 0")
+        require(0 <= self.seed < 2**31, "seed", "in [0, 2**31)")
         require(self.averages in LENGTHS, "averages", f"one of {', '.join(LENGTHS)}")
         require(self.ratio in RATIOS, "ratio", f"one of {', '.join(RATIOS)}")
 
@@ -181,13 +182,13 @@ class Learner:
         G = self.config.group_size
         episodes = write(self.model, problems, n_samples=G, temperature=self.config.temperature,
                          max_new_tokens=self.config.max_new_tokens, generator=self.generator)
-        return episodes, [score(problems[i // G], text) for i, text in enumerate(episodes.texts)]
+        return episodes.to(self.model.embed.weight.device), [score(problems[i // G], text) for i, text in enumerate(episodes.texts)]
 
     def improve(self, episodes: Episodes, rewards: Tensor) -> dict:
         """Learn from episodes (N) with rewards (P, G): one update for each minibatch. Returns what Step records of it."""
         config, log_old = self.config, self._log_probs(self.model, episodes)
         log_ref = self._log_probs(self.reference, episodes) if self.reference else None
-        advantage = advantages(rewards, divides_by_std=config.divides_by_std).flatten()  # (N,)
+        advantage = advantages(rewards, divides_by_std=config.divides_by_std).flatten().to(log_old.device)  # (N,)
         groups = torch.arange(len(episodes)).view(rewards.shape)  # a minibatch has whole ones
         updates = [self._update(episodes[rows], log_old[rows], advantage[rows], None if log_ref is None else log_ref[rows])
                    for rows in map(Tensor.flatten, groups.tensor_split(config.minibatches))]

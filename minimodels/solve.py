@@ -45,6 +45,10 @@ class Episodes:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def to(self, device: torch.device) -> "Episodes":
+        """The same on another device."""
+        return Episodes(self.tokens.to(device), self.is_completion.to(device))
+
     def __getitem__(self, rows) -> "Episodes":
         return Episodes(self.tokens[rows], self.is_completion[rows])
 
@@ -145,7 +149,7 @@ def learn(model: Transformer, batch: Callable[[int], Episodes], config: TrainCon
     peaks = [[group["lr"] for group in o.param_groups] for o in optimizers]
     for step in range(1, config.steps + 1):
         model.train()
-        value = loss(model, batch(step))
+        value = loss(model, batch(step).to(model.embed.weight.device))
         if not value.isfinite():
             raise FloatingPointError(f"loss must stay finite, got {value.item()} at step {step}; take a lower rate")
         model.zero_grad(set_to_none=True)

@@ -33,32 +33,6 @@ def of(*probabilities):
     return torch.tensor(probabilities, dtype=torch.float64).log()
 
 
-# ---- planting
-
-
-def everything():
-    return {(owner.__name__, name): value for owner in (module, solve, Episodes) for name, value in vars(owner).items()}
-
-
-@each_bug
-def test_a_bug_stands_inside_its_context_alone(name):
-    bug, before = BUGS[name], everything()
-    with bug.planted():
-        inside = everything()
-        assert vars(bug.owner)[bug.name] is bug.wrong
-    assert {key for key in before if inside[key] is not before[key]} == {(bug.owner.__name__, bug.name)}
-    after = everything()
-    assert after.keys() == before.keys() and all(after[key] is before[key] for key in before)
-
-
-@each_bug
-def test_an_exception_does_not_leave_a_bug_behind(name):
-    before = everything()
-    with pytest.raises(KeyError, match="on the way"), BUGS[name].planted():
-        raise KeyError("on the way")
-    assert all(everything()[key] is before[key] for key in before)
-
-
 def test_each_says_how_it_hides_in_one_line():
     said = [bug.wrong.__doc__ for bug in BUGS.values()]
     assert len(set(said)) == len(BUGS) == 5 and all(text and "\n" not in text for text in said)

@@ -6,8 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from minimodels import distill
 from minimodels import grpo as module
 from minimodels import solve
+from minimodels.bugs import distill as of_distillation
 from minimodels.bugs.grpo import BUGS, PROBLEMS
 from minimodels.grpo import GRPOConfig, Learner
 from minimodels.model import Transformer
@@ -17,6 +19,7 @@ from configs import odd_config
 
 CONFIG = GRPOConfig(n_prompts=2, group_size=3, max_new_tokens=7, minibatches=1, averages="constant", lr=1e-2, warmup=0)
 each_bug = pytest.mark.parametrize("name", BUGS)
+each_of_both_chapters = pytest.mark.parametrize("bug", [*BUGS.values(), *of_distillation.BUGS.values()], ids=[*BUGS, *of_distillation.BUGS])
 
 
 def pair():
@@ -48,12 +51,12 @@ def likes_low_tokens(problem, text):
 
 
 def everything():
-    return {(owner.__name__, name): value for owner in (module, solve, Learner, Episodes) for name, value in vars(owner).items()}
+    return {(owner.__name__, name): value for owner in (module, distill, solve, Learner, Episodes) for name, value in vars(owner).items()}
 
 
-@each_bug
-def test_a_bug_stands_inside_its_context_alone(name):
-    bug, before = BUGS[name], everything()
+@each_of_both_chapters
+def test_a_bug_stands_inside_its_context_alone(bug):
+    before = everything()
     with bug.planted():
         inside = everything()
         assert vars(bug.owner)[bug.name] is bug.wrong
@@ -62,10 +65,10 @@ def test_a_bug_stands_inside_its_context_alone(name):
     assert after.keys() == before.keys() and all(after[key] is before[key] for key in before)
 
 
-@each_bug
-def test_an_exception_does_not_leave_a_bug_behind(name):
+@each_of_both_chapters
+def test_an_exception_does_not_leave_a_bug_behind(bug):
     before = everything()
-    with pytest.raises(KeyError, match="on the way"), BUGS[name].planted():
+    with pytest.raises(KeyError, match="on the way"), bug.planted():
         raise KeyError("on the way")
     assert all(everything()[key] is before[key] for key in before)
 

@@ -13,7 +13,7 @@ from minimodels.config import TrainConfig
 from minimodels.cost import flops_per_token
 from minimodels.distill import DIRECTIONS, Bill, count_tokens, divergence, imitation, kept, own_texts, rejection_sample, text_lengths
 from minimodels.model import Transformer
-from minimodels.solve import Episodes, as_episodes, drawn, token_ids, learn, log_probs, worked, write
+from minimodels.solve import Episodes, as_episodes, drawn, learn, log_probs, token_ids, worked, write
 from minimodels.tasks import STOP, TASKS, addition
 
 N, L, V = 3, 7, 53

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from minimodels import grpo as module
 from minimodels.grpo import GRPOConfig, Learner, Step, advantages, entropy, grpo, grpo_loss, is_held_back, k3, ratios, total
 from minimodels.model import Transformer
-from minimodels.solve import Episodes, token_ids, log_probs, write
+from minimodels.solve import Episodes, log_probs, token_ids, write
 from minimodels.tasks import END_THINK, TASKS, THINK, Reward
 
 N, L, V = 3, 13, 29

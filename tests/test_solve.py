@@ -16,7 +16,7 @@ from minimodels.config import TrainConfig
 from minimodels.corpus import END
 from minimodels.generate import Generation, decode
 from minimodels.model import Transformer
-from minimodels.solve import Episodes, accuracy, as_episodes, cross_entropy, drawn, token_ids, judge, learn, log_probs, pass_at_k, wilson, worked, write
+from minimodels.solve import Episodes, accuracy, as_episodes, cross_entropy, drawn, judge, learn, log_probs, pass_at_k, token_ids, wilson, worked, write
 from minimodels.tasks import STOP, TASKS, TOKENIZER, Reward, addition
 
 N, L, V = 3, 11, 53
