@@ -85,8 +85,8 @@ for text in write(taught, sums[:2]).texts:
     print(text)
 
 # %% [markdown]
-# The form is perfect. Tags, columns, carries are all where they belong. And most of the answers are wrong, each by one bad
-# column. It has the manner of a mathematician.
+# The form is perfect. Tags, columns, carries are all where they belong. And most of the answers are wrong. It has the manner of a
+# mathematician.
 #
 # More solutions would help, and [below](#A-start,-chosen-on-purpose) you see how much. But suppose that nobody writes any more. Writing solutions is dear:
 # somebody must know the way. *Checking* an answer is cheap: $347 + 85$ is 432 or it is not. Can a model learn from nothing but
@@ -221,8 +221,7 @@ print("in two sets:", len(of["train"] & of["rl"] | of["train"] & of["eval"]
                           | of["rl"] & of["eval"]))
 
 # %% [markdown]
-# The same module makes subtractions, countdowns (reach 24 from 3, 5 and 9) and words to sort; you meet them in
-# [chapter 16](#Longer-problems).
+# The same module makes subtractions (exercise 15.12), countdowns (reach 24 from 3, 5 and 3) and letters to sort.
 #
 # ### Two: how likely was it?
 #
@@ -431,7 +430,8 @@ check.gain(gain)
 #
 # $$ k_3 = u - \ln u - 1 \tag{15.6}$$
 #
-# It is never negative ($\ln u \le u - 1$), zero only where the two agree, and right on average, because the mean of $u - 1$ under $\pi_\theta$ is 0. See it with three tokens, exactly:
+# It is never negative ($\ln u \le u - 1$), zero only where the two agree, and right on average, because the mean of $u - 1$ under $\pi_\theta$ is 0. (Its *value* is. Its gradient, taken as it
+# stands, is that of the divergence the other way round; DeepSeek takes another estimator since [V3.2](../book/references.md#deepseek-v32).) See it with three tokens, exactly:
 
 # %%
 from minimodels.grpo import k3
@@ -766,14 +766,22 @@ show.show(fig.update_xaxes(tickvals=list(ks), ticktext=[str(k) for k in ks]).upd
 #
 # ## Without a teacher
 #
-# R1-Zero was shown no solutions at all. Its start was V3-Base, which has read half of what was ever written, worked sums included. What
-# is such a start here? Four of them:
+# R1-Zero was shown no solutions on purpose. Its start was V3-Base, which has read 14.8 trillion tokens, worked sums among them. What
+# is such a start here? Three of them:
 #
 # - **untrained**: random weights;
 # - **other tasks**: taught subtraction and sorting, in the same tags, and not one sum with a plus;
-# - **seldom thinks**: taught additions, of which nine in ten give the answer at once and one in ten is written out. That is most like a base model: it
-#   has seen reasoning, but it is not its habit;
-# - the same start, with a constant in place of $1 / |o_i|$.
+# - **seldom thinks**: taught additions, of which seven in ten give the answer at once and three in ten are written out. That is most like a base
+#   model: it has seen reasoning, but it is not its habit.
+#
+# > **Before you read on.** Nobody pays for thinking. What becomes of the third one's habit?
+# >
+# > <details><summary>What we found</summary>
+# >
+# > **It thinks every time.** One answer in four was thought through at the start. After forty rollouts nearly all are, and the mean answer has
+# > grown from ZERO_FROM to 33 tokens.
+# >
+# > </details>
 
 # %% tags=["hide-input"]
 zero = recorded("grpo-zero")["trials"]
@@ -789,7 +797,7 @@ curves, spread = {}, {}
 for arm in arms[:3]:
     n, middle, low, high = looks_of(arm, "greedy")
     curves[arm], spread[arm] = (n, [100 * v for v in middle]), ([100 * v for v in low], [100 * v for v in high])
-fig = show.lines(curves, spread=spread, concept=dict.fromkeys(curves, "rl"), x="rollouts of 128 answers", y="new sums solved, greedy, %", title="ZERO_TITLE")
+fig = show.lines(curves, spread=spread, concept=dict.fromkeys(curves, "rl"), x="rollouts of 128 answers", y="new sums solved, greedy, %", title="Right and wrong teach only a model that is sometimes right")
 show.show(fig.update_yaxes(range=[0, 100]), alt="ZERO_ALT",
           caption=f"Recorded: minimodels study grpo-zero; mean and range of three seeds, 200 sums of the eval set; {zero[0]['hardware']}.")
 
@@ -807,7 +815,16 @@ show.table(rows, caption="Means of three seeds; form, thinks and tokens "
            "of sampled answers.")
 
 # %% [markdown]
-# ZERO_TEXT
+# The untrained model never earns anything. All rewards of a group are alike, all advantages are zero, and after a hundred rollouts
+# not one weight has moved. The second earns for its format, and that it learns: from ZERO_FORM percent of its texts to 99.5. Of sums
+# it learns nothing, for none was ever right.
+#
+# The third is R1-Zero in small. When it answers at once it is hardly ever right; when it happens to think, it often is. So thinking is made
+# likelier, and with it the length: this is R1-Zero's famous curve of growing answers, and it needs no wish to think. Longer answers were
+# right, so they were pushed up. (They grow to what a sum takes, and stop there.)
+#
+# DeepSeek tells the same of both ends: V3-Base sometimes solves a problem, and learns. The same training of models of 7 and
+# 16 billion parameters *consistently failed* ([DeepSeek-R1](../book/references.md#deepseek-r1), second version, supplement G.1).
 #
 # ## What matters, and what does not
 #
@@ -850,8 +867,8 @@ show.table(rows, caption="Difference with the same seed: mean and range of three
 # >
 # > <details><summary>What we found</summary>
 # >
-# > **It never answers.** For twenty or thirty rollouts it gets better at sums, too. Then it finds that a text which does not end earns more than any
-# > answer. After sixty rollouts it solves nothing, and its reward is higher than ever.
+# > **It never answers.** Two of three models first get better at sums. Then each finds that a text which does not end earns more than any
+# > answer. After sixty rollouts they solve nothing, and their reward is higher than ever.
 # >
 # > </details>
 
@@ -864,8 +881,8 @@ for arm, name in PAID.items():
     at = [[100 * curve[i][1] for curve in of] for i in range(len(of[0]))]
     curves[name] = [row[0] for row in of[0]], [statistics.mean(a) for a in at]
     spread[name] = [min(a) for a in at], [max(a) for a in at]
-fig = show.lines(curves, spread=spread, concept=dict.fromkeys(curves, "rl"), x="rollouts of 128 answers", y="new sums solved, greedy, %", title="HACK_TITLE")
-show.show(fig.update_yaxes(range=[0, 100]), alt="HACK_ALT",
+fig = show.lines(curves, spread=spread, concept=dict.fromkeys(curves, "rl"), x="rollouts of 128 answers", y="new sums solved, greedy, %", title="Paid by the token, a model stops answering; the two other rewards do no harm in sixty rollouts")
+show.show(fig.update_yaxes(range=[0, 100]), alt="Three lines with bands over 60 rollouts, all from 38 percent. Paid by the token: up to 48 percent after ten rollouts, then down to nothing after fifty. By the true equation and by the column: both rise to above 90.",
           caption=f"Recorded: minimodels study grpo-hacking; mean and range of three seeds, 200 sums of the eval set; {hacking[0]['hardware']}.")
 
 # %% [markdown]
@@ -879,11 +896,17 @@ for n, greedy, *others in paid["texts"][::2]:
     print("  " + greedy.removesuffix("<|endoftext|>"))
 
 # %% [markdown]
-# It still writes the three right columns. Then it goes on. It is cut off after 64 tokens, with 6.4 points, and an answer would have cost it three of them. Nobody
+# It still writes the three right columns. Then it goes on. It is cut off after 64 tokens, and has 6.4 points. The right answer, in 33 tokens, has 4.5. Nobody
 # told it to: in the first rollouts one text in some hundred went wrong and did not end, and earned more than all others of its group.
 # That is all it takes. It is called **reward hacking**, and the model has done nothing but what it was paid for.
 #
-# HACK_TEXT
+# The second line is a reward with a hole, too: a quarter of a point for each *true equation*, whatever it is about. `0+0+0=0` is true, as
+# often as you write it. But in sixty rollouts no model finds the hole, and all three solve 87 percent or more. Why? What a model
+# never tries cannot be made likelier. Ours write a fourth equation in one text of two hundred, and hardly ever a true one. So a careless reward may look
+# sound for as long as nobody stumbles. It is no proof that the next run, ten times as long, will not.
+#
+# Both are mended alike: pay for what you want, once. The third line pays a quarter for each column of *this* sum
+# (`by_columns` in `minimodels/studies/grpo.py`).
 #
 # > **Exercise 15.8** (a reward without a hole; hard, 15 minutes). Write `careful_score(prompt, text)`: the share of a sum's
 # > columns that stand in their own place. `prompt` is a sum, such as `"347+85="`; `text` is a thought, equations with `;`
@@ -927,23 +950,27 @@ check.careful_score(careful_score)
 # questions would be harder or easier; no number of samples mends this. The **bootstrap** measures it: draw thirty of the thirty, with putting back, and take the mean
 # again, some thousand times ([Efron, 1979](../book/references.md#efron-1979)).
 #
-# We do not have R1's answers to each question. We have a model of our own that solves about as much. Take 30 questions and
+# We do not have R1's answers to each question. We have a model of our own that is right about as often: seed 3 after 300 rollouts, sampled. Take 30 questions and
 # 64 samples of each, from the records above:
 
 # %%
 rng = torch.Generator().manual_seed(0)
-right_of = torch.tensor(max(quality, key=lambda t: -abs(
-    statistics.mean(t["after"]["n_right"]) / 64 - 0.8))["after"]["n_right"])
-thirty = right_of[:30] / 64
+of_question = torch.tensor(quality[2]["after"]["n_right"]) / 64      # 100 questions
+thirty = of_question[:30]
 drawn = thirty[torch.randint(30, (10_000, 30), generator=rng)].mean(1)
 low, high = (100 * drawn.quantile(torch.tensor([0.025, 0.975]))).tolist()
-print(f"{100 * thirty.mean():.1f} % on thirty questions, "
+print(f"thirty questions: {100 * thirty.mean():.1f} %, "
       f"95 % interval {low:.1f} to {high:.1f}")
-print(f"on the next thirty {100 * right_of[30:60].mean() / 64:.1f}, "
-      f"on thirty more {100 * right_of[60:90].mean() / 64:.1f}")
+for first in (30, 60):
+    print(f"another thirty: {100 * of_question[first:first + 30].mean():.1f} %")
 
 # %% [markdown]
-# BENCH_TEXT
+# The interval is narrow, because our questions are much alike: each of the thirty is right in 67 to 98 percent of its tries. And still: the next thirty
+# say 85, and the thirty after them 86, both below it. (A bootstrap from thirty questions knows only these thirty.)
+#
+# Questions of a competition are not alike. Some are always solved, some never. The exercise has the extreme case, and there the
+# interval is as wide as for thirty throws of a coin that shows heads four times in five: from 65 to 95 percent. Between this and ours lies
+# the truth about AIME, and 79.8 against 79.2 is a fifth of one question.
 #
 # > **Exercise 15.9** (a small benchmark; medium, 10 minutes). Write `benchmark_interval(right)`: mean score less and plus 1.96
 # > standard errors, a pair. `right` holds for each question a list with a 1 or a 0 for each sample, as many for every question.
@@ -1009,7 +1036,24 @@ show.table(rows, caption="After 60 rollouts, greedy. Recorded: minimodels study 
 #
 # ## Does it pay here?
 #
-# > **Does it pay here?** PAY_TEXT
+# All this was done without solutions. What would solutions have bought? The same model, taught on for 1,200 steps, with a rate that falls at the
+# end:
+
+# %%
+for t in recorded("grpo-longer")["trials"]:
+    print(f"seed {t['seed']}: {t['curve'][-1][2]:.1%} of 200 new sums, greedy, "
+          f"after {t['cpu_seconds']:.0f} seconds of one core")
+
+# %% [markdown]
+# > **Does it pay here?** **If solutions are dear and checking is cheap. Where solutions can be had, they pay better.**
+# >
+# > - **By the clock:** 300 rollouts bring 98.6 to 99.6 percent in five to seven and a half minutes of one core. Worked solutions alone bring 97.5 to
+# >   100 in two.
+# > - **By what somebody must write:** rollouts need no solution after the first 4,300 to 5,100 (135 to 160 steps of 32). The longer lesson takes 38,400.
+# > - **Where it starts to pay:** where the model is right now and then, and nobody can or will write solutions. From a start that is
+# >   never right it brings nothing, at any price.
+# > - **At DeepSeek's scale:** R1-Zero's training took 101 thousand GPU-hours, about \$202 thousand at \$2 an hour
+# >   ([DeepSeek-R1](../book/references.md#deepseek-r1), second version, supplementary table 7), against 2,788 thousand for V3's. Nobody could have written out by hand what it wrote.
 #
 # ## The claims again
 
@@ -1017,23 +1061,103 @@ show.table(rows, caption="After 60 rollouts, greedy. Recorded: minimodels study 
 ledger.show("C32", "C34")
 
 # %% [markdown]
-# CLAIMS_TEXT
+# R1's authors wrote *on par*. In eleven rows of their table with a score for o1, R1 leads in five and trails in six. On AIME, with
+# its thirty questions, the lead of 0.6 points says nothing. On MATH-500, with 500, it is 97.3 against 96.4: the intervals (equation of
+# [Wilson](../book/references.md#wilson-1927), each answer counted once) are 95.5 to 98.4 and 94.4 to 97.7, and overlap. No table of this kind makes an order of *the best*.
 #
 # ## What production does
 #
 # - **Longer and more.** R1-Zero: 32 questions, 16 answers each, up to 32,768 tokens and later 65,536, 10,400 steps
 #   ([DeepSeek-R1](../book/references.md#deepseek-r1), second version). Writing takes most of the time there, as here.
-# - **Not from nothing.** The same training, on models of 7 and 16 billion parameters made for it, *consistently failed*
-#   (second version, appendix G.1): reinforcement needs something to choose from.
 # - **Four stages.** R1 itself: a few thousand written-out solutions, reinforcement, fine-tuning on the best of its own answers, reinforcement again.
 # - **Switches.** [DAPO](../book/references.md#dapo) leaves out groups without a difference and clips upward later;
 #   [GSPO](../book/references.md#gspo) takes ratios of answers. TRL and verl have them as options, under these names.
 #
 # > **Takeaways**
-# > TAKEAWAYS
+# > 1. A rule that says right or wrong can teach, if the model is sometimes right. From nothing it teaches nothing.
+# > 2. GRPO compares an answer with its group: reward above the mean, made likelier within a clip. No second model, no solutions.
+# > 3. From 29 to 44 percent our model gets to 99 in 300 rollouts. Mostly it sharpens: with 64 tries the start solved 89 of 100 already.
+# > 4. What you pay for is what you get. Paid by the token, three of three models ended up writing without end and answering nothing.
+# > 5. Thirty questions cannot tell 79.8 from 79.2.
 #
 # ## Longer problems
 #
-# PROBLEMS
+# > **Exercise 15.10** (where it goes wrong; easy, 15 minutes). Take `taught` and `model` and 300 new sums. Which column is the first wrong
+# > one? Are its digits copied wrongly, or added wrongly? And how many answers are wrong although every column is right?
 #
-# > **Next: [A teacher and a student](16_distill.ipynb).** The model has learnt to add by trying. Can a smaller one learn it by reading?
+# <details><summary>Solution</summary>
+#
+# ```python
+# from collections import Counter
+# from minimodels.tasks import parts
+#
+# def first_wrong(problem, text):
+#     """The first wrong column, counted from 1; None if all are right."""
+#     found = parts(text)
+#     written = found[0].split(";") if found else []
+#     for i, column in enumerate(problem.thinking.split(";")):
+#         if i >= len(written) or written[i] != column:
+#             return i + 1
+#
+# for name, who in (("before", taught), ("after", model)):
+#     texts = write(who, sums).texts
+#     pairs = list(zip(sums, texts))
+#     print(name, Counter(first_wrong(p, text) for p, text in pairs))
+#     print(sum(first_wrong(p, text) is None
+#               and reward(p, text).accuracy == 0 for p, text in pairs))
+# ```
+#
+# Ours printed: before, all columns right in 129, the first wrong one first, second, third in 64, 51, 56; and 47 answers wrong in spite of right
+# columns. After forty rollouts 256 have all columns right, and 15 of these end in a wrong answer. Of the wrong columns before, 160 of
+# 171 had the right digits and a wrong sum. So it copied well and added badly, and reward, which blames all tokens alike, mended both.
+#
+# </details>
+#
+# > **Exercise 15.11** (one digit more; easy, 10 minutes). The model of 300 rollouts, `Run.open(lab.data_file("checkpoints/solver")).model()`, solves
+# > 99 percent of sums of three digits. Let it add numbers of four. What does it write?
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# from minimodels.checkpoint import Run
+#
+# solver = Run.open(lab.data_file("checkpoints/solver")).model().eval()
+# longer = TASKS["addition"].problems(100, level=4, of="eval")
+# print(accuracy(solver, longer))
+# for problem, text in zip(longer, write(solver, longer[:3]).texts):
+#     print(problem.prompt, text)
+# ```
+#
+# Nothing is right. It writes three columns, of four digits each, every time: the fourth it never saw, so it leaves it out. It has
+# learnt to add in three columns, not to add.
+#
+# </details>
+#
+# > **Exercise 15.12** (another skill; medium, 30 minutes). Do the same for subtraction: a start, sixty rollouts, new problems. Does the recipe
+# > work without a change?
+#
+# <details><summary>Hint</summary>
+#
+# `Start(tasks=(("subtraction", 3),))`, and `TASKS["subtraction"].problems(4000, level=3, of="rl")`.
+#
+# </details>
+#
+# <details><summary>Solution</summary>
+#
+# ```python
+# kind = TASKS["subtraction"]
+# new = kind.problems(300, level=3, of="eval")
+# other, _ = Start(tasks=(("subtraction", 3),)).teach(1)
+# print(f"{accuracy(other, new):.0%} before")
+# asked = kind.problems(4000, level=3, of="rl")
+# for step in grpo(other, asked, GRPOConfig(rollouts=60, seed=1)):
+#     if step.rollout % 20 == 0:
+#         print(f"{accuracy(other, new):.0%} after {step.rollout}")
+# ```
+#
+# SUBTRACTION
+#
+# </details>
+#
+# The model has learnt to add by trying. Can a smaller one learn it by reading? That is the question of the chapter on distillation, which
+# is being written.

@@ -149,7 +149,7 @@ def learn(model: Transformer, batch: Callable[[int], Episodes], config: TrainCon
     peaks = [[group["lr"] for group in o.param_groups] for o in optimizers]
     for step in range(1, config.steps + 1):
         model.train()
-        value = loss(model, batch(step).to(model.embed.weight.device))
+        value = loss(model, batch(step))
         if not value.isfinite():
             raise FloatingPointError(f"loss must stay finite, got {value.item()} at step {step}; take a lower rate")
         model.zero_grad(set_to_none=True)

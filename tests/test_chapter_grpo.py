@@ -161,3 +161,53 @@ def test_pass_at_k_is_what_the_text_says():
 def test_the_teacher_is_the_model_of_the_record():
     model = Run.open(lab.data_file("checkpoints/solver")).model().eval()
     assert model.config == MODEL and solve.accuracy(model, evaluation(100)) > 0.97
+
+
+def test_forty_rollouts_of_six_seeds_are_what_the_prediction_says():
+    ends, starts = greedy("grpo-live"), greedy("grpo-live", when="before")
+    says(f"**{statistics.mean(ends):.0f} percent.** Mean of six seeds, {min(ends):.0f} to {max(ends):.0f}, from {statistics.mean(starts):.0f} at the start.")
+
+
+def test_three_starts_and_what_becomes_of_them():
+    of = {arm: trials("grpo-zero", arm) for arm in ("untrained", "other tasks", "seldom thinks")}
+    assert all(t["curve"][-1][LOOK.index("kl")] == 0 and t["after"]["greedy"] == 0 for t in of["untrained"])
+    assert greedy("grpo-zero", "other tasks") == [0, 0, 0]
+
+    def mean(arm, look, name):
+        return statistics.mean(t["curve"][look][LOOK.index(name)] for t in of[arm])
+    says(f"from {100 * mean('other tasks', 0, 'form'):.0f} percent of its texts to {100 * mean('other tasks', -1, 'form'):.1f}.")
+    assert mean("seldom thinks", 0, "thinks") == pytest.approx(0.25, abs=0.03) and mean("seldom thinks", 2, "thinks") > 0.95
+    says(f"grown from {mean('seldom thinks', 0, 'length'):.0f} to 33 tokens")
+    assert mean("seldom thinks", -1, "length") == pytest.approx(33, abs=0.5)
+
+
+def test_what_a_careless_reward_does():
+    share = {arm: [[row[LOOK.index("greedy")] for row in t["curve"]] for t in trials("grpo-hacking", arm)] for arm in ("tokens", "equations", "columns")}
+    assert all(curve[-1] == 0 for curve in share["tokens"]) and sum(max(curve) > curve[0] + 0.1 for curve in share["tokens"]) == 2
+    for t in trials("grpo-hacking", "tokens"):
+        rewards = [row[LOG.index("reward")] for row in t["log"]]
+        assert statistics.mean(rewards[-5:]) > max(statistics.mean(rewards[i:i + 5]) for i in range(0, 50, 5))
+    assert min(greedy("grpo-hacking", "equations")) > 87
+    at = {arm: [round(100 * statistics.mean(column)) for column in zip(*curves)] for arm, curves in share.items()}
+    assert at["tokens"][:2] == [38, 48] and at["tokens"][-2] <= 2 and min(at["equations"][-1], at["columns"][-1]) > 90
+    paid = trials("grpo-hacking", "tokens")[0]["log"][-1][LOG.index("reward")]
+    assert paid == pytest.approx(6.4, abs=0.05) and 1 + 0.2 + 33 / 10 == pytest.approx(4.5)
+
+
+def test_thirty_questions_are_what_the_text_says():
+    share = torch.tensor(trials("grpo-quality")[2]["after"]["n_right"]) / 64
+    thirty = share[:30]
+    low, high = (100 * q for q in (thirty.min().item(), thirty.max().item()))
+    says(f"each of the thirty is right in {low:.0f} to {high:.0f} percent of its tries", f"say {100 * share[30:60].mean():.0f}, and the thirty after them {100 * share[60:90].mean():.0f}")
+    for p, (a, b) in {0.973: (95.5, 98.4), 0.964: (94.4, 97.7)}.items():
+        assert [round(100 * x, 1) for x in solve.wilson(round(500 * p * 10) / 10, 500)] == pytest.approx([a, b], abs=0.11)
+    says("are 95.5 to 98.4 and 94.4 to 97.7")
+    assert round((79.8 - 79.2) / (100 / 30), 1) == 0.2
+
+
+def test_what_solutions_would_have_bought():
+    runs = trials("grpo-longer")
+    ends, seconds = [100 * t["curve"][-1][2] for t in runs], [t["cpu_seconds"] for t in runs]
+    assert (min(ends), max(ends)) == (97.5, 100) and 100 < min(seconds) and max(seconds) < 121
+    steps = [t["start_steps"] for t in trials("grpo-quality")]
+    assert (min(steps), max(steps)) == (135, 160) and (135 * 32, 160 * 32, 1200 * 32) == (4320, 5120, 38_400)
