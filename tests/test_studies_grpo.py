@@ -12,7 +12,7 @@ from minimodels.config import ModelConfig
 from minimodels.grpo import GRPOConfig, Step
 from minimodels.model import Transformer
 from minimodels.studies import grpo as study
-from minimodels.studies.grpo import LEVEL, LOG, LOOK, MODEL, SCORES, STUDIES, Looker, Rewarded, Start, by_columns, by_equations, by_form, by_tokens, true_equations
+from minimodels.studies.grpo import LEVEL, LOG, LOOK, MODEL, SCORES, STUDIES, Looker, Rewarded, SupervisedStart, by_columns, by_equations, by_form, by_tokens, true_equations
 from minimodels.tasks import TOKENIZER, Reward, addition
 
 SMALL = ModelConfig(vocab_size=TOKENIZER.get_vocab_size(), d_model=24, n_layers=1, max_seq_len=96, n_heads=2, d_head=6, d_rope=4, d_value=6, d_latent=12,
@@ -55,7 +55,7 @@ def test_the_model_has_the_size_that_the_chapter_names():
 
 
 def test_untaught_is_the_seed_s_fresh_model():
-    made, steps = Start(until=None, steps=0).teach(5, SMALL)
+    made, steps = SupervisedStart(until=None, steps=0).teach(5, SMALL)
     torch.manual_seed(5)
     fresh = Transformer(SMALL)
     assert steps == 0 and all(torch.equal(a, b) for a, b in zip(made.parameters(), fresh.parameters()))
@@ -64,10 +64,10 @@ def test_untaught_is_the_seed_s_fresh_model():
 def test_a_start_stops_at_its_steps_and_at_its_accuracy(monkeypatch):
     monkeypatch.setattr(study, "POOL", 64)
     monkeypatch.setattr(study, "FIRST", 3)
-    assert Start(until=None, steps=7).teach(1, SMALL)[1] == 7
+    assert SupervisedStart(until=None, steps=7).teach(1, SMALL)[1] == 7
     asked = []
     monkeypatch.setattr(study, "accuracy", lambda model, problems: asked.append(problems) or 0.1 * len(asked))
-    assert Start(until=0.2, steps=50).teach(1, SMALL)[1] == 10, "asked after steps 5 and 10"
+    assert SupervisedStart(until=0.2, steps=50).teach(1, SMALL)[1] == 10, "asked after steps 5 and 10"
     assert {p.belongs_to for p in asked[0]} == {"train"}
 
 
@@ -76,7 +76,7 @@ def test_what_a_start_reads_is_of_the_train_set_and_not_what_it_is_stopped_by(mo
     monkeypatch.setattr(study, "POOL", 64)
     monkeypatch.setattr(study, "as_episodes", lambda problems, texts: read.update(zip((p.key for p in problems), texts)))
     monkeypatch.setattr(study, "drawn", lambda *_: None)
-    Start(until=None, steps=0, thinking=0.5).teach(1, SMALL)
+    SupervisedStart(until=None, steps=0, thinking=0.5).teach(1, SMALL)
     spare = {p.key for p in study.TASKS["addition"].problems(64 + study.PROBE, level=LEVEL, of="train")[:study.PROBE]}
     assert len(read) == 64 and not spare & set(read)
     n_thinking = sum("<think></think>" not in t for t in read.values())
@@ -104,8 +104,8 @@ def test_a_record_holds_what_happened_and_its_settings_survive_a_file(monkeypatc
     monkeypatch.setattr(study, "MODEL", SMALL)
     for name, n in (("N_EVAL", 11), ("N_LOOK", 7), ("POOL", 64)):
         monkeypatch.setattr(study, name, n)
-    monkeypatch.setattr(Start.teach, "__defaults__", (SMALL,))
-    trial = Rewarded(arm="a", seed=3, start=Start(until=None, steps=2), config=GRPOConfig(rollouts=4, n_prompts=3, group_size=2), every=2, samples=2)
+    monkeypatch.setattr(SupervisedStart.teach, "__defaults__", (SMALL,))
+    trial = Rewarded(arm="a", seed=3, start=SupervisedStart(until=None, steps=2), config=GRPOConfig(rollouts=4, n_prompts=3, group_size=2), every=2, samples=2)
     monkeypatch.setattr(study, "final", lambda model, samples: {"greedy": 0.0, "samples": samples})
     found = trial.run()
     assert [row[0] for row in found["curve"]] == [0, 2, 4] and len(found["log"]) == 4 and len(found["log"][0]) == len(LOG)

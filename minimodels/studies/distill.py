@@ -17,7 +17,7 @@ from minimodels.grpo import GRPOConfig, grpo
 from minimodels.model import Transformer
 from minimodels.solve import Episodes, accuracy, as_episodes, cross_entropy, drawn, learn, write
 from minimodels.studies import Study
-from minimodels.studies.grpo import BATCH, LEVEL, MODEL, SEEDS, TEACHING, Start, evaluation, json_like, sampled
+from minimodels.studies.grpo import BATCH, LEVEL, MODEL, SEEDS, TEACHING, SupervisedStart, evaluation, json_like, sampled
 from minimodels.tasks import TASKS
 
 TEACHER = "checkpoints/solver"
@@ -27,7 +27,7 @@ TEXT = 41                        # tokens of a sum with its solution, about: fro
 N_TEXTS = 4_096                  # sums that the teacher is asked
 LOOKS = 10                       # looks at a student while its budget lasts
 OTHERS = (("subtraction", LEVEL), ("sorting", 4))
-STARTS = {"from scratch": Start(until=None, steps=0), "other tasks": Start(until=None, steps=400, tasks=OTHERS)}
+STARTS = {"from scratch": SupervisedStart(until=None, steps=0), "other tasks": SupervisedStart(until=None, steps=400, tasks=OTHERS)}
 SKILLS = (("addition", LEVEL), ("addition", 4), ("subtraction", LEVEL), ("sorting", 4), ("countdown", 3))
 
 
@@ -65,7 +65,7 @@ class Student:
     arm: str
     seed: int
     way: Way
-    start: Start = field(default_factory=Start)
+    start: SupervisedStart = field(default_factory=SupervisedStart)
 
     def settings(self) -> dict:
         way = asdict(self.way) | {"rl": self.way.rl and self.way.rl.to_dict()}
@@ -148,7 +148,7 @@ STUDIES = [
     Study(name="distill-ways", is_planned=True, question="What does a student learn from a teacher, and what from a reward, for the same work?",
           trials=tuple(Student(arm=f"{start}: {way}", seed=s, start=STARTS[start], way=WAYS[way]) for start, way in TRIED for s in SEEDS)),
     Study(name="distill-starts", is_planned=True, question="From which start does a reward work for the student, too?",
-          trials=tuple(Student(arm=f"{level}: {way}", seed=s, start=Start(until=LEVELS[level], steps=1_500), way=WAYS[way])
+          trials=tuple(Student(arm=f"{level}: {way}", seed=s, start=SupervisedStart(until=LEVELS[level], steps=1_500), way=WAYS[way])
                        for level in LEVELS for way in ("its texts", "a reward") for s in SEEDS)),
     Study(name="distill-samples", is_planned=True, question="How many of the teacher's texts does a student need?",
           trials=tuple(Student(arm=f"{n} texts", seed=s, start=STARTS["other tasks"], way=Way(n_texts=n)) for n in AMOUNTS for s in SEEDS)),

@@ -39,7 +39,7 @@ SEEDS = (1, 2, 3)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Start:
+class SupervisedStart:
     """What a model is taught before it is rewarded.
 
     until: stop where greedy accuracy on spare problems reaches this; None: after all steps. tasks: (name, level) of each kind of
@@ -155,7 +155,7 @@ class Rewarded:
 
     arm: str
     seed: int
-    start: Start = field(default_factory=Start)
+    start: SupervisedStart = field(default_factory=SupervisedStart)
     config: GRPOConfig = RECIPE
     score: str = "rules"
     bug: str | None = None
@@ -259,9 +259,9 @@ def pass_curve(n_right: list[int], samples: int, ks: tuple[int, ...]) -> list[fl
 # ---- the studies
 
 LIVE = GRPOConfig(rollouts=40)
-SELDOM = Start(until=None, steps=600, thinking=0.3)
-OTHERS = Start(until=None, steps=300, tasks=(("subtraction", LEVEL), ("sorting", 4)))
-ZERO = {"untrained": Start(until=None, steps=0), "other tasks": OTHERS, "seldom thinks": SELDOM}
+SELDOM = SupervisedStart(until=None, steps=600, thinking=0.3)
+OTHERS = SupervisedStart(until=None, steps=300, tasks=(("subtraction", LEVEL), ("sorting", 4)))
+ZERO = {"untrained": SupervisedStart(until=None, steps=0), "other tasks": OTHERS, "seldom thinks": SELDOM}
 VARIANTS = {
     "with a reference, 0.04": dict(kl_weight=0.04),
     "not by the deviation": dict(divides_by_std=False),
