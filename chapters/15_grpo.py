@@ -105,12 +105,12 @@ ledger.show("C32", "C34", form="told")
 # Neither sentence is about *how*. So you build the how first, and come back to the scores with
 # [thirty questions](#What-thirty-questions-can-tell) in hand.
 #
-# > **Before you read on.** Our model solves about a quarter of the sums. It now writes eight answers to each of 16 sums, is told
+# > **Before you read on.** Our model solves about three sums in ten. It now writes eight answers to each of 16 sums, is told
 # > which are right, and learns; forty times. That takes half a minute, and no solution is shown. How many percent of new sums will it solve then?
 # >
 # > <details><summary>What we found</summary>
 # >
-# > **LIVE_MEAN percent.** Mean of six seeds, LIVE_LOW to LIVE_HIGH, from LIVE_FROM at the start.
+# > **77 percent.** Mean of six seeds, 63 to 92, from 32 at the start.
 # >
 # > </details>
 #
@@ -608,8 +608,10 @@ show.show(fig.update_yaxes(rangemode="tozero"),
 
 # %% tags=["nbval-ignore-output"]
 live = recorded("grpo-live")["trials"]
-final = 100 * accuracy(model, evaluation(500))
-print(lab.band("grpo", "greedy after 40 rollouts", final))
+more = evaluation(500)
+gained = 100 * (accuracy(model, more) - accuracy(taught, more))
+print(lab.band("grpo", "steps to a start", steps))
+print(lab.band("grpo", "gained in 40 rollouts", gained))
 rows = [{"seed": t["seed"], "steps of teaching": t["start_steps"],
          "greedy before": f"{t['before']['greedy']:.0%}",
          "after": f"{t['after']['greedy']:.0%}",

@@ -14,6 +14,8 @@ from minimodels.config import ModelConfig, TrainConfig
 from minimodels.data import token_bytes
 from minimodels.evaluate import evaluate
 from minimodels.model import Transformer
+from minimodels.solve import accuracy
+from minimodels.studies import grpo as study
 
 DATA = Path(__file__).parents[1] / "data"
 RUNS = sorted(path.stem for path in (DATA / "runs").glob("*.json") if "records" in json.loads(path.read_text()))
@@ -81,3 +83,11 @@ def test_readmes_quote_the_recorded_run():
 
 def test_all_checkpoints_together_stay_below_40_mb():
     assert sum(path.stat().st_size for path in (DATA / "checkpoints").rglob("*")) < 40e6
+
+
+def test_the_solver_solves_new_sums_and_its_row_says_how_many():
+    run = Run.open(DATA / "checkpoints" / "solver")
+    model, new = run.model().eval(), study.evaluation(study.N_EVAL)
+    share = accuracy(model, new)
+    assert model.config == study.MODEL and share > 0.98
+    assert f"| `solver` | 1 | {share:.1%}".replace("%", " %") in (DATA / "README.md").read_text("utf8")

@@ -57,6 +57,13 @@ BANDS |= {
         study="ladder-live", arm=arm, key="bits_per_byte", unit="bits per byte", **ANOTHER_TEXT)
     for arm in ("dense", "top")
 }
+BANDS["grpo", "steps to a start"] = dict(
+    study="grpo-live", arm="live", key="start_steps", unit="steps",
+    if_below="another version of torch draws other weights.", if_above="another version of torch draws other weights.")
+BANDS["grpo", "gained in 40 rollouts"] = dict(
+    study="grpo-live", arm="live", key=lambda trial: 100 * (trial["after"]["greedy"] - trial["before"]["greedy"]), unit="points of 500 new sums",
+    if_below="another version of torch draws other answers; or a better start, which has less to gain.",
+    if_above="another version of torch draws other answers; or a weaker start, which has more to gain.")
 
 
 def bands() -> dict:

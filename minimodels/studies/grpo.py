@@ -282,20 +282,20 @@ def varied(**changes) -> GRPOConfig:
 
 
 STUDIES = [
-    Study(name="grpo-start", is_planned=True, question="How does the accuracy of a supervised start grow with its steps?",
+    Study(name="grpo-start", question="How does the accuracy of a supervised start grow with its steps?",
           trials=tuple(Taught(arm="taught", seed=s) for s in SEEDS)),
-    Study(name="grpo-longer", is_planned=True, question="How far do worked solutions alone bring the model, with a rate that falls?",
+    Study(name="grpo-longer", question="How far do worked solutions alone bring the model, with a rate that falls?",
           trials=tuple(Taught(arm="taught", seed=s, every=100, teaching=replace(TEACHING, steps=1_200, decay=0.4)) for s in SEEDS)),
-    Study(name="grpo-quality", is_planned=True, question="How far does GRPO bring a start of a quarter, and does it teach or sharpen?",
+    Study(name="grpo-quality", question="How far does GRPO bring a start of a quarter, and does it teach or sharpen?",
           trials=tuple(Rewarded(arm="grpo", seed=s, config=GRPOConfig(rollouts=300), every=10, samples=64) for s in SEEDS)),
-    Study(name="grpo-live", is_planned=True, question="What do the chapter's own forty rollouts reach, seed by seed?",
+    Study(name="grpo-live", question="What do the chapter's own forty rollouts reach, seed by seed?",
           trials=tuple(Rewarded(arm="live", seed=s, config=LIVE) for s in (1, 2, 3, 4, 5, 6))),
-    Study(name="grpo-zero", is_planned=True, question="What does GRPO make of a model that was not taught to think?",
+    Study(name="grpo-zero", question="What does GRPO make of a model that was not taught to think?",
           trials=tuple(Rewarded(arm=arm, seed=s, start=start, config=GRPOConfig(rollouts=100))
                        for arm, start in ZERO.items() for s in SEEDS)),
-    Study(name="grpo-hacking", is_planned=True, question="What does a model learn that is paid by the token, by the true equation, or by the column?",
+    Study(name="grpo-hacking", question="What does a model learn that is paid by the token, by the true equation, or by the column?",
           trials=tuple(Rewarded(arm=score, seed=s, score=score, config=GRPOConfig(rollouts=60), every=10) for score in ("tokens", "equations", "columns") for s in SEEDS)),
-    Study(name="grpo-variants", is_planned=True, question="Which parts of GRPO matter here? (As it is: grpo-live.)",
+    Study(name="grpo-variants", question="Which parts of GRPO matter here? (As it is: grpo-live.)",
           trials=tuple(Rewarded(arm=arm, seed=s, config=varied(**changes)) for arm, changes in VARIANTS.items() for s in SEEDS)
           + tuple(Rewarded(arm="not above the mean", seed=s, config=LIVE, group_mean=False) for s in SEEDS)),
     Study(name="grpo-bugs", is_planned=True, question="Which bugs of GRPO still train? (Without any: grpo-live.)",
