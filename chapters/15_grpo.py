@@ -25,9 +25,9 @@
 #
 # > **You will be able to**
 # > - judge an answer by a rule, and say which sums a model may learn from and which it may only be asked;
-# > - take the probability of a written answer, without the shift that spoils it in silence;
-# > - build GRPO from the policy gradient in five steps, and say what each is for;
-# > - train a model of 340,848 parameters to reason better, with nobody showing it how, in a minute;
+# > - take the probability of a written answer, without a shift that nothing would report;
+# > - build GRPO in six steps, and say what each is for;
+# > - bring a model of 340,848 parameters from a third of its sums to three quarters in half a minute, with no further solution shown;
 # > - make a model cheat, catch it, and mend the reward;
 # > - say what a benchmark of thirty questions can tell, and what it cannot.
 #
@@ -68,7 +68,7 @@ print(lab.tier())
 # ## The pain
 #
 # Take sums of three digits. To solve one on paper you go column by column, and carry. We show a small model such written-out
-# solutions, 32 a step, and stop after a minute of reading for us, a quarter of one for it:
+# solutions, 32 a step, and stop early. ([Where](#A-start,-chosen-on-purpose), and why there, comes later.)
 
 # %% tags=["nbval-ignore-output"]
 from minimodels.solve import accuracy, write
@@ -92,9 +92,9 @@ for text in write(taught, sums[:2]).texts:
 # somebody must know the way. *Checking* an answer is cheap: $347 + 85$ is 432 or it is not. Can a model learn from nothing but
 # *right* and *wrong*?
 #
-# DeepSeek-R1 is the model that made this question famous. On a competition for school pupils its training, by right and wrong
-# alone, took the share of solved problems from 15.6 to 71.0 percent ([DeepSeek-R1](../book/references.md#deepseek-r1), section 2.2,
-# first version).
+# The report on DeepSeek-R1 made this question famous. It describes two models: **R1-Zero**, trained by right and wrong alone, and **R1**, which had
+# four stages of training and was published for use. On AIME, a competition for school pupils, R1-Zero went from 15.6 to 71.0 percent of the problems
+# ([DeepSeek-R1](../book/references.md#deepseek-r1), section 2.2, first version).
 #
 # ## What the press said
 
@@ -105,8 +105,8 @@ ledger.show("C32", "C34", form="told")
 # Neither sentence is about *how*. So you build the how first, and come back to the scores with
 # [thirty questions](#What-thirty-questions-can-tell) in hand.
 #
-# > **Before you read on.** Our model solves about three sums in ten. It now writes eight answers to each of 16 sums, is told
-# > which are right, and learns; forty times. That takes half a minute, and no solution is shown. How many percent of new sums will it solve then?
+# > **Before you read on.** Our model solves about a third of the sums. It now writes eight answers to each of 16 sums, is told
+# > which are right, and learns; forty times. That takes half a minute, and no solution is shown. What share of new sums will it solve then?
 # >
 # > <details><summary>What we found</summary>
 # >
@@ -123,9 +123,10 @@ show.drawing("rollout", wide=True,
 
 # %% [markdown]
 # In words: the model writes a **group** of answers to one question. A rule gives each a **reward**. An answer that earned more than
-# its group's mean is made likelier, one that earned less, unlikelier. That is **group relative policy optimization**, **GRPO**. (A
+# its group's mean is made likelier, one that earned less, unlikelier; how far it lies above the mean is its **advantage**. That is **group relative policy optimization**, **GRPO**. (A
 # **policy** is what chooses: here the model, and its choice is the next token.) The group takes the place of a second model, a
-# judge of positions, which older methods train beside the first.
+# judge of positions, which older methods train beside the first.) One round of this, here 16 questions with eight answers each, we call a **rollout**. (Old policy and
+# reference in the drawing come in steps four and five.
 #
 # By hand, with four answers to one question, rewards 1, 0, 0, 1. The mean is a half. The first and the last are half a point above,
 # the two others half a point below. If all four were right, nothing would be above anything, and nothing would be learnt. If all
@@ -137,9 +138,9 @@ show.drawing("rollout", wide=True,
 # | $G$ | answers in a group | 16 | 8 |
 # | $r_i$, $A_i$ | reward and advantage of an answer | | |
 # | $\pi_\theta$ | the policy: the probability of each next token | V3-Base | 340,848 weights |
-# | $\rho$ | how much likelier the policy has become, beside itself as it wrote | | |
-# | $\varepsilon$ | how far $\rho$ may count (`clip`) | 10 in R1 | 0.2 |
-# | $\beta$ | what it costs to leave the start (`kl_weight`) | 0.001 | 0 |
+# | $\rho$ | probability of a token now, over its probability when it was written | | |
+# | $\varepsilon$ | how far $\rho$ may count (`clip`) | 10 (R1) | 0.2 |
+# | $\beta$ | what it costs to leave the reference (`kl_weight`) | 0.001 | 0 |
 #
 # (R1-Zero's from the second version of the [DeepSeek-R1](../book/references.md#deepseek-r1) paper.)
 #
@@ -172,12 +173,12 @@ for text in (problem.completion,
 #
 # > **Margin.** R1-Zero's two rewards weigh the same. Ours weigh 1 and 0.2: our start knows the format already.
 #
-# DeepSeek uses no learnt judge here, because a judge can be talked round, and a long training will find out how
+# DeepSeek uses no learnt judge here, because a judge can be talked round, and a long training may find out how
 # ([DeepSeek-R1](../book/references.md#deepseek-r1), section 2.2.2). You will [see it happen](#A-careless-reward) to a rule.
 #
 # > **Exercise 15.1** (judge; medium, 10 minutes). Write `earned(text, answer)`: the pair (accuracy, format), each 1 or 0. The
 # > format is right if `text` is `<think>`, a thought, `</think><answer>`, an answer, `</answer>`, and nothing before, between
-# > or behind; thought and answer hold no `<` and no `>`. Accuracy is 1 if, besides, that answer is `answer` as it is written,
+# > or after them; thought and answer hold no `<` and no `>`, and may be empty. Accuracy is 1 if, besides, that answer is `answer` as it is written,
 # > character by character. The token that ends the text has been cut off.
 
 # %%
@@ -246,6 +247,10 @@ def log_prob_by_hand(logits, tokens, is_completion):
     return total
 
 
+# %% [markdown]
+# The package does it for many texts at once. `episodes` holds them padded; `is_completion` marks the tokens that were written, and
+# `targets` is the same moved one place to the left.
+
 # %%
 from minimodels.solve import log_probs, worked
 
@@ -290,24 +295,26 @@ check.completion_log_prob(completion_log_prob)
 # </details>
 #
 # Why does the shift deserve a drawing? Because without it nothing breaks. The loss is a number, gradients flow, the curve even
-# moves. The [table of bugs](#Bugs-that-still-train) shows what it costs.
+# moves. The [table of bugs](#Bugs-that-still-train) shows how well it hides.
 #
 # ### Three: from a reward to a gradient
 #
 # The model should earn more on average. That average is $J = \sum_o \pi_\theta(o) \, r(o)$, a sum over all answers that there are, and nobody
 # can add it up. But its gradient is again an average over answers, because $\nabla \pi = \pi \nabla \ln \pi$:
 #
-# $$ \nabla J = \mathbb{E}\,[\, r(o) \, \nabla \ln \pi_\theta(o) \,] \tag{15.2}$$
+# $$ \nabla J = \sum_o \pi_\theta(o) \, r(o) \, \nabla \ln \pi_\theta(o) = \mathbb{E}\,[\, r \, \nabla \ln \pi_\theta \,] \tag{15.2}$$
+#
+# ($\mathbb{E}$ is the mean over answers that the model draws.)
 #
 # So draw some answers, and push each by its reward: the **policy gradient**
 # ([Williams, 1992](../book/references.md#williams-1992)). It is right on average, and noisy. If every answer earns something, every answer is
-# pushed up, and only the difference between pushes matters. Subtract any number that does not depend on the answer, and the average stays the same (the
-# pushes of a constant cancel: probabilities sum to 1). With the group's mean as that number:
+# pushed up, and only the difference between pushes matters. Subtract any number $c$ that does not depend on the answer, and the average stays the same: $\sum_o \pi \, c \, \nabla \ln \pi = c \, \nabla \sum_o \pi = 0$,
+# for probabilities always sum to 1. Take the group's mean as that number. Then divide by the group's standard deviation, for which there is no such argument (see the margin below); it brings all rewards to one scale:
 #
 # $$ A_i = \frac{r_i - \mathrm{mean}(r)}{\mathrm{std}(r)} \tag{15.3}$$
 #
 # (Nearly the same: the mean contains the answer itself, which shrinks the push by $1 - 1/G$.) Our four answers, 1, 0, 0, 1, have mean
-# 0.5 and standard deviation 0.577. The advantages are 0.87, $-0.87$, $-0.87$, 0.87.
+# 0.5 and standard deviation 0.577 (of a sample: the root of a third). The advantages are 0.87, $-0.87$, $-0.87$, 0.87.
 
 # %% tags=["remove-input"]
 show.drawing("group",
@@ -357,7 +364,8 @@ check.above_group(above_group)
 # </details>
 #
 # Every token of an answer gets the advantage of the answer. The rule does not know which column went wrong, so it blames all. Only
-# over many answers does it average out: good columns are in right answers more often. Look at one real step, token by token.
+# over many answers does it average out: good columns are in right answers more often. Look at one real step, token by token. Take a wrong answer: were its right columns pushed down, too? Then
+# flip a verdict: whose advantages change?
 
 # %% tags=["nbval-ignore-output"]
 from minimodels.studies.grpo import rewarded_problems
@@ -371,14 +379,14 @@ step
 # %% [markdown]
 # ### Four: how far to go
 #
-# Writing is slow, learning is fast. So one batch of answers is used for several updates. But after the first, the model is no longer
+# Answers that were written should be used. So one batch serves several updates. But after the first, the model is no longer
 # the one that wrote them, and equation (15.2) is about answers of its own. The remedy is to weigh each token by how much likelier it
 # has become:
 #
 # $$ \rho_t = \frac{\pi_\theta(o_t)}{\pi_\mathrm{old}(o_t)} \tag{15.4}$$
 #
-# (What stands before the token belongs to both probabilities.) Where the policy is still the old one, $\rho = 1$, and the gradient of $\rho A$ is that of (15.2). Far from 1 it
-# is not to be trusted. So its gain is cut off at $1 \pm \varepsilon$, on the side to which the advantage pushes
+# (Both are probabilities of the token given the question and all tokens before it.) Where the policy is still the old one, $\rho = 1$, and the gradient of $\rho A$ is that of (15.2), with $A$ for $r$. Far from 1 it
+# is not to be trusted. So this product, the token's **gain**, is cut off at $1 \pm \varepsilon$, on the side to which the advantage pushes
 # ([PPO](../book/references.md#ppo)):
 #
 # $$ \min(\rho A, \ \mathrm{clip}(\rho, 1 - \varepsilon, 1 + \varepsilon) \, A) \tag{15.5}$$
@@ -423,15 +431,15 @@ check.gain(gain)
 #
 # ### Five: how far from home
 #
-# A model that chases a reward may forget how to write. A leash is a penalty for leaving the start $\pi_\mathrm{ref}$: the **KL divergence**, the mean
-# over the policy's own tokens of $\ln (\pi_\theta / \pi_\mathrm{ref})$. Estimated from one token this logarithm is as often
-# negative as positive. GRPO takes another estimate of the same mean, known as **k3** ([Schulman, 2020](../book/references.md#schulman-kl)), with
+# A model that chases a reward may forget how to write. A leash (R1-Zero has a loose one; our runs have none, and
+# [one of the variants](#What-matters,-and-what-does-not) has) is a penalty for leaving the start $\pi_\mathrm{ref}$: the **KL divergence**, the mean
+# over the policy's own tokens of $\ln (\pi_\theta / \pi_\mathrm{ref})$. For a single token this logarithm may well be
+# negative, although its mean never is. GRPO takes another estimate of the same mean, known as **k3** ([Schulman, 2020](../book/references.md#schulman-kl)), with
 # $u = \pi_\mathrm{ref} / \pi_\theta$:
 #
 # $$ k_3 = u - \ln u - 1 \tag{15.6}$$
 #
-# It is never negative ($\ln u \le u - 1$), zero only where the two agree, and right on average, because the mean of $u - 1$ under $\pi_\theta$ is 0. (Its *value* is. Its gradient, taken as it
-# stands, is that of the divergence the other way round; DeepSeek takes another estimator since [V3.2](../book/references.md#deepseek-v32).) See it with three tokens, exactly:
+# It is never negative ($\ln u \le u - 1$), zero only where the two agree, and right on average, because the mean of $u - 1$ under $\pi_\theta$ is 0. See it with three tokens, exactly:
 
 # %%
 from minimodels.grpo import k3
@@ -446,6 +454,9 @@ print(f"k1 of each token {k1.numpy().round(3)}")
 print(f"k3 of each token {of_each.numpy().round(3)}")
 
 # %% [markdown]
+# > **Margin.** Right on average is the *value* of $k_3$. Its gradient, as it stands in the loss, is that of the divergence the other way round.
+# > DeepSeek weighs it by $\rho$ since [V3.2](../book/references.md#deepseek-v32), which mends that.
+#
 # > **Exercise 15.5** (how far; easy, 5 minutes). Write `kl_by_k3(log_p, log_ref)`: the mean of (15.6) over tokens that the
 # > policy wrote: $u - \ln u - 1$, where $u$ is how much likelier the reference finds a token than the policy does. Two lists of
 # > log-probabilities, as long as each other.
@@ -551,7 +562,24 @@ torch.testing.assert_close(ours, package)
 print(f"by hand = package; {len(episodes)} answers")
 
 # %% [markdown]
-# That is the whole method. What remains is a loop: write, judge, compare, update.
+# That is the whole method. What remains is a loop, here with the settings of this chapter:
+#
+# ```python
+# for rollout in range(40):
+#     asked = the_next_questions(16)
+#     episodes = write(model, asked, n_samples=8, temperature=1.0)
+#     rewards = judge_each(asked, episodes)            # (16, 8)
+#     A = advantages(rewards).flatten()                # (128,)
+#     log_old = log_probs_of(model, episodes)          # no gradient
+#     for half in two_halves:                          # 8 questions each
+#         log_p = log_probs_of(model, episodes[half])
+#         loss = grpo_loss(log_p, log_old[half], A[half], episodes[half], config)
+#         loss.backward()
+#         optimizer.step()
+# ```
+#
+# The optimizer is AdamW, at a rate of $10^{-4}$ after five updates of warm-up. Each answer is used once: in the first update $\rho$ is 1 everywhere,
+# in the second nearly. So the clip has little to do here. It has more where an answer is used many times.
 #
 # ## A start, chosen on purpose
 #
@@ -561,7 +589,7 @@ print(f"by hand = package; {len(episodes)} answers")
 # > <details><summary>What we found</summary>
 # >
 # > **No, it jumps.** For more than a hundred steps hardly a sum is right. Fifty steps later it is a third. And then it
-# > swings from one step to the next.
+# > swings by up to thirty points and more from one look to the next, ten steps later.
 # >
 # > </details>
 
@@ -571,15 +599,15 @@ curves = {f"seed {t['seed']}": ([row[0] for row in t["curve"]], [100 * row[2] fo
 fig = show.lines(curves, concept=dict.fromkeys(curves, "rl"), x="steps of 32 worked solutions", y="new sums solved, greedy, %",
                  title="For a hundred steps nothing, fifty steps later a third, and then it swings")
 show.show(fig.update_yaxes(range=[0, 100]),
-          alt="Three lines over 400 steps. All lie at zero up to step 110, rise to between a third and a half around step 165, and then go up and down between 25 and 90 percent.",
+          alt="Three lines over 400 steps. All lie below one or two percent up to step 110, rise to between a third and a half around step 165, and then go up and down between 20 and 90 percent.",
           caption=f"Recorded: minimodels study grpo-start; 200 sums of the eval set, {statistics.mean(t['cpu_seconds'] for t in growth):.0f} seconds of one core for 400 steps; "
                   f"{growth[0]['hardware']}.")
 
 # %% [markdown]
-# A sum is right only if about thirty tokens in a row are. At 0.97 a token that is 0.4, at 0.90 it is 0.04. So a smooth rise of the token's probability shows as a jump of the sum's.
+# A sum is right only if about thirty tokens in a row are. At 0.97 a token that would be 0.4, at 0.90 it would be 0.04. So a smooth rise of the token's probability shows as a jump of the sum's.
 #
-# Why does it matter where you stop? At step 100 all answers of a group are wrong, all advantages zero. At step 400
-# there is little left to win. Reinforcement finds something to choose from in between, so `SupervisedStart()` stops where a quarter of some spare
+# Why does it matter where you stop? At step 100 nearly all answers of a group are wrong, nearly all advantages zero. At step 400 six samples
+# in ten are right: reinforcement would work there, too, but we would see less of what it does. So `SupervisedStart()` stops where a quarter of some spare
 # sums are right (of the train set, not of those that judge us).
 #
 # ## Forty rollouts, here and now
@@ -646,8 +674,11 @@ for place, name in ((1, "greedy"), (2, "sampled")):
 fig = show.lines(curves, spread=spread, concept=dict.fromkeys(curves, "rl"), x="rollouts of 128 answers", y="new sums solved, %",
                  title="From a third to 99 percent greedy, and nearly all sampled answers follow")
 show.show(fig.update_yaxes(range=[0, 100]),
-          alt="Two lines with bands over 300 rollouts. Greedy answers rise from 36 percent to 64 after ten rollouts, to 90 after forty and to 99 after 200. Sampled answers follow more slowly, from 21 percent to 91.",
+          alt="Two lines with bands over 300 rollouts. QUALITY_ALT Sampled answers follow more slowly, from 21 percent to 91.",
           caption=f"Recorded: minimodels study grpo-quality; mean and range of three seeds, 200 sums of the eval set; {quality[0]['hardware']}.")
+
+# %% [markdown]
+# Beside each share its 95 percent interval, by the equation of [Wilson](../book/references.md#wilson-1927):
 
 # %%
 from minimodels.solve import wilson
@@ -669,7 +700,7 @@ show.table(rows, caption="500 new sums. The interval is for these weights: "
 # All three pass 80 percent within forty rollouts, and end at 98.6 to 99.6. Not one more solution was shown on the way. The sampled
 # answers lag behind: a greedy answer needs the right digit to be the *likeliest* in each column, a sampled one needs it to be *nearly certain* in all.
 #
-# Four more dials, from the log of the same runs:
+# More dials, from the log of the same runs:
 
 # %% tags=["hide-input"]
 from minimodels.studies.grpo import LOG, LOOK
@@ -683,7 +714,7 @@ def mean_of(trials, name, *, every=10):
 kl = [row[0] for row in quality[0]["curve"]], [statistics.mean(t["curve"][i][LOOK.index("kl")] for t in quality) for i in range(len(quality[0]["curve"]))]
 entropy = mean_of(quality, "entropy")
 show.show(show.lines({"entropy": entropy, "KL from the start": kl}, concept={"entropy": "rl", "KL from the start": "rl"}, x="rollouts of 128 answers", y="nats a token",
-                     title="The policy grows sure of itself, and does not go far to get there"),
+                     title="The policy grows sure of itself, and is soon as far from its start as it will be"),
           alt="Two lines over 300 rollouts: the entropy falls from 0.10 nats a token to 0.015; the divergence from the start rises within ten rollouts to 0.03 and then slowly to 0.09.",
           caption="Recorded: minimodels study grpo-quality; means of three seeds. Entropy of its next token, over ten rollouts each; k3 against the start, on 200 sampled answers.")
 
@@ -699,9 +730,8 @@ show.table(rows, caption="accuracy, format: of its own samples. length: tokens. 
 
 # %% [markdown]
 # **Entropy** is what the policy leaves open. It falls from a tenth of a nat to a seventieth: the model turns from a guesser into
-# a clerk. That is also the end of learning. With nothing left open all answers of a group are alike, and such groups are idle: a
-# quarter at the start, three fifths at the end. And it does not go far. No penalty holds it, and after 300 rollouts the divergence
-# from the start is a tenth of a nat a token.
+# a clerk. With little left open the answers of a group are alike, and such groups are idle: IDLE_TEXT
+# No penalty holds it near its start, and it stays within KL_TEXT nats a token.
 #
 # The **length** does not grow. R1-Zero's famous curve climbs to thousands of tokens. Ours has nothing to gain from a longer answer: the
 # form of a sum is fixed, and the start knew it. [Below](#Without-a-teacher) is a start that does have something to gain.
@@ -749,21 +779,21 @@ for when in ("before", "after"):
     curves[when] = list(ks), [statistics.mean(a) for a in at]
     spread[when] = [min(a) for a in at], [max(a) for a in at]
 fig = show.lines(curves, spread=spread, concept={"before": "dense", "after": "rl"}, log_x=True, x="tries, k", y="sums solved at least once, %",
-                 title="What 64 tries could find before, one try finds now")
+                 title="One try now finds more than 64 tries found before")
 show.show(fig.update_xaxes(tickvals=list(ks), ticktext=[str(k) for k in ks]).update_yaxes(range=[0, 100]),
           alt="Two rising lines over 1 to 64 tries. Before: 21 percent with one try, 74 with sixteen, 89 with 64. After: 92 with one try, 98 with two, above 99 from four tries on. They do not cross.",
           caption="Recorded: minimodels study grpo-quality; 64 samples of each of 100 new sums, at temperature 1; mean and range of three seeds.")
 
 # %% [markdown]
-# Mostly it sharpens. With 64 tries the start already solves 89 of 100 sums; what the new model does in one try (92) the old one could do in
-# about seventy. The right columns were all there, as one possibility among others.
+# Mostly it looks like sharpening. With 64 tries the start already solves 89 of 100 sums, nearly as many as the new model in one (92).
+# The right columns were there, as one possibility among others.
 #
-# But the curves do not meet. Of the 300 questions (100 for each seed) 33 were solved in *none* of the start's 64 tries, and the new model solves 32
-# of these at least once. Is that teaching? A sum is right if all its columns are. A model that is surer of each column is surer
-# of sums that it never got right before. You may call it both. What it is not is a new way to add.
+# But the curves do not meet. Three models were asked the same 100 questions. In 33 of these 300 cases *none* of the start's 64 tries was right, and in 32
+# of them the new model is right at least once. Is that teaching? A sum is right if all its columns are. A model that is surer of each column is surer
+# of sums that it never got right before. You may call it both. What has not changed is the form: the same three columns in 33 tokens.
 #
-# Larger models were found to go further in the first direction: there, with many tries, the *start* overtakes the trained model
-# ([Yue et al., 2025](../book/references.md#yue-2025)). Up to 64 tries we see no sign of it. Our task has one way that leads to the answer, so there was no
+# Larger models were found only to sharpen, and to pay for it: with many tries the *start* overtakes the trained model
+# ([Yue et al., 2025](../book/references.md#yue-2025)). Up to 64 tries we see no sign of it. Perhaps because our task has one way to the answer, and so no
 # variety to lose.
 #
 # ## Without a teacher
@@ -806,11 +836,11 @@ show.show(fig.update_yaxes(range=[0, 100]), alt="Three lines over 100 rollouts. 
 # %%
 rows = []
 for arm in arms:
-    for at in (0, -1):
+    for at in (0, 2, -1):
         of = [t["curve"][at] for t in zero if t["arm"] == arm]
         rows.append({"start": arm, "rollouts": of[0][0]} | {
             name: f"{statistics.mean(row[LOOK.index(key)] for row in of):{form}}"
-            for name, key, form in (("greedy", "greedy", ".0%"), ("form", "form", ".0%"),
+            for name, key, form in (("greedy", "greedy", ".0%"), ("form", "form", ".1%"),
                                     ("thinks", "thinks", ".0%"),
                                     ("tokens", "length", ".1f"))})
 show.table(rows, caption="Means of three seeds; form, thinks and tokens "
@@ -818,15 +848,16 @@ show.table(rows, caption="Means of three seeds; form, thinks and tokens "
 
 # %% [markdown]
 # The untrained model never earns anything. All rewards of a group are alike, all advantages are zero, and after a hundred rollouts
-# not one weight has moved. The second earns for its format, and that it learns: from 74 percent of its texts to 99.5. Of sums
-# it learns nothing, for none was ever right.
+# not one weight has moved. (The 38 and 40 tokens of the table are two draws from one and the same model.) The second earns points for its format, and it learns the format: from 74.5 percent of its texts to 99.5. Of sums
+# it learns nothing: of 38,400 samples of the three seeds one was right.
 #
-# The third is R1-Zero in small. When it answers at once it is hardly ever right; when it happens to think, it often is. So thinking is made
-# likelier, and with it the length: this is R1-Zero's famous curve of growing answers, and it needs no wish to think. Longer answers were
+# The third is nearest to R1-Zero. When it answers at once it is hardly ever right; when it happens to think, in up to three cases of ten. So thinking is made
+# likelier, and with it the length. A curve of growing answers like R1-Zero's can come from this alone, without a wish to think: longer answers were
 # right, so they were pushed up. (They grow to what a sum takes, and stop there.)
 #
-# DeepSeek tells the same of both ends: V3-Base sometimes solves a problem, and learns. The same training of models of 7 and
-# 16 billion parameters *consistently failed* ([DeepSeek-R1](../book/references.md#deepseek-r1), second version, supplement G.1).
+# Size alone does not decide. DeepSeek reports that the same training of its own models of 7 and 16 billion parameters *consistently failed* to
+# improve on AIME; their answers grew into repetition ([DeepSeek-R1](../book/references.md#deepseek-r1), second version, supplement G.1). Qwen's model of
+# 7 billion, made for mathematics, did gain (table 17 there).
 #
 # ## What matters, and what does not
 #
@@ -839,8 +870,8 @@ reached = {"as it is": [100 * t["after"]["greedy"] for t in base.values()]}
 for t in variants:
     reached.setdefault(t["arm"], []).append(100 * t["after"]["greedy"])
 show.show(show.dots(reached, unit="new sums solved after 40 rollouts, greedy, %", concept=dict.fromkeys(reached, "rl"),
-                    title="One change ruins everything, and eight change little"),
-          alt="Ten rows of three dots. Nine rows lie between 70 and 92 percent and overlap. The row of the rate 1e-3 without warm-up lies at zero.",
+                    title="One change ruins everything; of the seven others three seeds cannot tell"),
+          alt="Nine rows of three dots. Eight rows lie between 70 and 92 percent and overlap. The row of the rate 1e-3 without warm-up lies at zero.",
           caption=f"Recorded: minimodels study grpo-variants, and grpo-live for the first row; three seeds, 500 new sums; {variants[0]['hardware']}. The stroke is the mean.")
 
 # %%
@@ -857,31 +888,32 @@ for arm in list(reached)[1:]:
                  f"{middle:+.1f} ± {half:.1f}",
                  "entropy": f"{statistics.mean(last):.3f}",
                  "KL from the start": f"{statistics.mean(far):.3f}"})
-show.table(rows, caption="Difference with the same seed: mean and 95 % interval "
+show.table(rows, caption="Difference with the same start: mean and 95 % interval "
            "of three. Entropy of the last ten rollouts, KL at the end, nats.")
 
 # %% [markdown]
-# The rate is the one that matters. Ten times as high, and without warm-up, the first updates throw the policy far away: two to five nats a
-# token from its start, where no answer is ever right, no group has a difference, and nothing can bring it back. A supervised model recovers from a
-# bad step, because the next batch is right again. Here the next batch is what the ruined model writes. If you remember one thing
-# about tuning: look at the divergence in the first ten rollouts.
+# Ten times the rate *and* no warm-up (two changes; we did not try them apart) ruin it. With the first seed the share of right samples falls from 30
+# percent to 1 within three rollouts, and in forty it does not come back. Nearly no group has a difference any more, but for its format: that is
+# what it still learns. At the end the policy is two to five nats a token from its start. Three times the rate, with warm-up, does no harm that we
+# can see. If you remember one thing about tuning, let it be this: look at the first ten rollouts.
 #
-# All the rest is small beside the spread of seeds: each of the other intervals holds zero. So with three seeds we cannot say that the deviation, the
+# All the rest is small beside the spread of seeds: each of the other intervals holds zero. So with three seeds we cannot say that the leash, the deviation, the
 # clip's unit, the length's weight or the group's size matter here, nor that they do not. Some of it could not show: our answers are nearly all of one
-# length, and one token in some thousand is clipped. (With the ratio of the whole answer it is one in 150.) Even a reward taken as it is, without a mean
-# subtracted, does as well. It is never negative, so it can only push up what is right; and pushing up one answer pushes down the others.
+# length, and one token in some eight thousand is clipped. (With the ratio of the whole answer it is one in 150.) Even a reward taken as it is, no mean
+# subtracted and nothing divided, is not told apart. It pushes a right answer up by 1.2 and a wrong one in form by 0.2; and because probabilities sum to
+# 1, what is pushed less falls.
 #
 # ## A careless reward
 #
 # R1-Zero's answers grew longer as it grew better. Long thinking, right answers: why not pay for thinking? A tenth of a point for each
 # token, beside the one point for a right answer. It sounds kind, and it is one line of code.
 #
-# > **Before you read on.** What does a model do that is paid a tenth of a point for every token, and a whole one for the right answer?
+# > **Before you read on.** A model is paid a tenth of a point for every token, and one point for a right answer. What will it do?
 # >
 # > <details><summary>What we found</summary>
 # >
-# > **It never answers.** Two of three models first get better at sums. Then each finds that a text which does not end earns more than any
-# > answer. After sixty rollouts they solve nothing, and their reward is higher than ever.
+# > **It stops answering.** Two of three models first get better at sums. Then each finds that 64 tokens without an answer earn more than the usual
+# > right one. After sixty rollouts they solve next to nothing (0, 1 and 0 of 500), and their reward has risen from 3.7 to 6.4.
 # >
 # > </details>
 
@@ -895,11 +927,11 @@ for arm, name in PAID.items():
     curves[name] = [row[0] for row in of[0]], [statistics.mean(a) for a in at]
     spread[name] = [min(a) for a in at], [max(a) for a in at]
 fig = show.lines(curves, spread=spread, concept=dict.fromkeys(curves, "rl"), x="rollouts of 128 answers", y="new sums solved, greedy, %", title="Paid by the token, a model stops answering; the two other rewards do no harm in sixty rollouts")
-show.show(fig.update_yaxes(range=[0, 100]), alt="Three lines with bands over 60 rollouts, all from 38 percent. Paid by the token: up to 48 percent after ten rollouts, then down to nothing after fifty. By the true equation and by the column: both rise to above 90.",
+show.show(fig.update_yaxes(range=[0, 100]), alt="Three lines with bands over 60 rollouts, all from 38 percent. Paid by the token: up to 48 percent after ten rollouts, then down to two after fifty and nothing after sixty. By the true equation and by the column: both rise to above 90.",
           caption=f"Recorded: minimodels study grpo-hacking; mean and range of three seeds, 200 sums of the eval set; {hacking[0]['hardware']}.")
 
 # %% [markdown]
-# The reward tells another story. Read what the model writes to one sum. Can you name the trick?
+# Its reward rose all the while. Read what it writes to one sum. Can you name the trick?
 
 # %%
 paid = next(t for t in hacking if t["arm"] == "tokens")
@@ -909,19 +941,20 @@ for n, greedy, *others in paid["texts"][::2]:
     print("  " + greedy.removesuffix("<|endoftext|>"))
 
 # %% [markdown]
-# It still writes the three right columns. Then it goes on. It is cut off after 64 tokens, and has 6.4 points. The right answer, in 33 tokens, has 4.5. Nobody
-# told it to: in the first rollouts one text in some hundred went wrong and did not end, and earned more than all others of its group.
+# This one still writes the three right columns. Then it goes on. It is cut off after 64 tokens, and has 6.4 points. The right answer, in 33 tokens, has 4.5. Nobody
+# told it to. It begins with a token too many (with another seed a stray `+` in the answer, worth a tenth), and the texts grow: 33 tokens, 35, 48, 62.
 # That is all it takes. It is called **reward hacking**, and the model has done nothing but what it was paid for.
 #
 # The second line is a reward with a hole, too: a quarter of a point for each *true equation*, whatever it is about. `0+0+0=0` is true, as
 # often as you write it. But in sixty rollouts no model finds the hole, and all three solve 87 percent or more. Why? What a model
-# never tries cannot be made likelier. Ours write a fourth equation in one text of two hundred, and hardly ever a true one. So a careless reward may look
+# never tries cannot be made likelier. In the texts that are recorded ours write three equations, and no fourth. So a careless reward may look
 # sound for as long as nobody stumbles. It is no proof that the next run, ten times as long, will not.
 #
 # Both are mended alike: pay for what you want, once. The third line pays a quarter for each column of *this* sum
-# (`by_columns` in `minimodels/studies/grpo.py`).
+# (`by_columns` in `minimodels/studies/grpo.py`). That is better, and not perfect: a column may stand anywhere, so a list of many columns would
+# earn. Only the limit of 64 tokens keeps that small. The exercise closes this hole, too.
 #
-# > **Exercise 15.8** (a reward without a hole; hard, 15 minutes). Write `careful_score(prompt, text)`: the share of a sum's
+# > **Exercise 15.8** (a reward without a hole; medium, 10 minutes). Write `careful_score(prompt, text)`: the share of a sum's
 # > columns that stand in their own place. `prompt` is a sum, such as `"347+85="`; `text` is a thought, equations with `;`
 # > between them. The first equation must be the first column as a patient writer has it, the second the second, and so on;
 # > what comes after the last column earns nothing. `minimodels.tasks.addition(347, 85).thinking` has them all:
@@ -960,10 +993,10 @@ check.careful_score(careful_score)
 # ([DeepSeek-R1](../book/references.md#deepseek-r1), first version, table 4). Each of 30 questions is worth 3.3 points. How sure is the 0.6?
 #
 # The noise has two sources. Samples of one question differ; many samples mend that (R1 reports means over several). And another thirty
-# questions would be harder or easier; no number of samples mends this. The **bootstrap** measures it: draw thirty of the thirty, with putting back, and take the mean
+# questions would be harder or easier; no number of samples mends this. The **bootstrap** measures it: draw thirty of the thirty, putting each back before the next draw, and take the mean
 # again, some thousand times ([Efron, 1979](../book/references.md#efron-1979)).
 #
-# We do not have R1's answers to each question. We have a model of our own that is right about as often: seed 3 after 300 rollouts, sampled. Take 30 questions and
+# We do not have R1's answers to each question. Take a model of our own, seed 3 after 300 rollouts: thirty sums, and
 # 64 samples of each, from the records above:
 
 # %%
@@ -978,15 +1011,15 @@ for first in (30, 60):
     print(f"another thirty: {100 * of_question[first:first + 30].mean():.1f} %")
 
 # %% [markdown]
-# The interval is narrow, because our questions are much alike: each of the thirty is right in 67 to 98 percent of its tries. And still: the next thirty
-# say 85, and the thirty after them 86, both below it. (A bootstrap from thirty questions knows only these thirty.)
+# The interval is narrow, because *these thirty* are much alike: each is right in BENCH_MIN to BENCH_MAX percent of its tries. But another thirty, and another, lie
+# below it. They hold a sum that is right in one try of 64, and one that never is. A bootstrap cannot know of a kind of question that was not
+# among its thirty.
 #
-# Questions of a competition are not alike. Some are always solved, some never. The exercise has the extreme case, and there the
-# interval is as wide as for thirty throws of a coin that shows heads four times in five: from 65 to 95 percent. Between this and ours lies
-# the truth about AIME, and 79.8 against 79.2 is a fifth of one question.
+# Questions of a competition are less alike. Some are always solved, some never. In the extreme case, 24 always and 6 never, the interval is 65 to
+# 95 percent, as for thirty throws of a coin that shows heads four times in five. And 79.8 against 79.2 is a fifth of one question.
 #
-# > **Exercise 15.9** (a small benchmark; medium, 10 minutes). Write `benchmark_interval(right)`: mean score less and plus 1.96
-# > standard errors, a pair. `right` holds for each question a list with a 1 or a 0 for each sample, as many for every question.
+# > **Exercise 15.9** (a small benchmark; medium, 10 minutes). Write `benchmark_interval(right)`: the mean score minus, and plus, 1.96
+# > standard errors: a pair of shares. `right` holds for each question a list with a 1 or a 0 for each sample, as many for every question.
 # > The questions were drawn from all that could have been asked, and samples of one question are alike. So the question is the
 # > unit: score each, then take the scores' mean and standard error (the deviation of a sample, over the root of their number).
 
@@ -1019,15 +1052,17 @@ check.benchmark_interval(benchmark_interval)
 # </details>
 #
 # (On the *same* questions the two differences are paired, and the interval of the difference is narrower: hard questions are hard for both.
-# For R1 and o1 nobody outside has the answers that this would need.)
+# For o1 nobody outside has the answers that this would need.)
 #
 # ## Bugs that still train
 #
 # > **Bugs that still train.**
-# > - **Loss on the prompt.** The advantage is applied to the question's tokens too. The model learns to predict questions.
+# > - **Loss on the prompt.** The advantage is applied to the question's tokens too. A group shares its question and its advantages sum to 0, so
+# >   most of that cancels.
 # > - **Advantage over the batch.** Rewards are compared with all answers of the batch. Easy questions are then praised and hard ones
 # >   blamed, whatever the answers.
-# > - **Off by one.** The mask of what was written is not moved with the logits: the last token, the end of the text, is never learnt, and a token of the question is.
+# > - **Off by one.** The mask of what was written is not moved with the logits: the first token of the answer, always the same tag, is never learnt,
+# >   and one of the padding behind its end is.
 # > - **Always one.** The old probabilities are taken anew at each update, so the ratio is always 1, and nothing is ever clipped.
 # > - **Another temperature.** It writes at 0.5 and learns as if at 1.
 # > - **Tests on training problems.** The curve looks fine, and it is about something else.
@@ -1035,17 +1070,24 @@ check.benchmark_interval(benchmark_interval)
 # %% tags=["hide-input"]
 bugs = recorded("grpo-bugs")["trials"]
 rows = []
-for arm in dict.fromkeys(t["arm"] for t in bugs):
-    of = [t for t in bugs if t["arm"] == arm]
-    greedy = [t["after"]["greedy"] for t in of]
-    shown = [t["curve"][-1][1] for t in of]
-    rows.append({"bug": arm, "its own curve says": f"{statistics.mean(shown):.0%}", "500 new sums": f"{statistics.mean(greedy):.0%}",
-                 "three seeds": f"{min(greedy):.0%} to {max(greedy):.0%}",
-                 "entropy": f"{statistics.mean(row[LOG.index('entropy')] for t in of for row in t['log'][-10:]):.3f}"})
-show.table(rows, caption="After 60 rollouts, greedy. Recorded: minimodels study grpo-bugs.")
+for arm in ("none", *dict.fromkeys(t["arm"] for t in bugs)):
+    of = list(base.values()) if arm == "none" else [t for t in bugs if t["arm"] == arm]
+    greedy = [100 * t["after"]["greedy"] for t in of]
+    middle, half = of_pairs(greedy, [100 * t["after"]["greedy"] for t in base.values()])
+    rows.append({"bug": arm, "its own curve says": f"{statistics.mean(t['curve'][-1][1] for t in of):.0%}", "500 new sums": f"{statistics.mean(greedy):.0f}%",
+                 "points beside none": "" if arm == "none" else f"{middle:+.1f} ± {half:.1f}",
+                 "tokens clipped": f"{statistics.mean(row[LOG.index('clipped')] for t in of for row in t['log']):.5f}"})
+show.table(rows, caption="After 40 rollouts, greedy; three seeds, the same starts; 95 % intervals. The curve is of 200 new sums, in the last row of the 32 that were asked. "
+           "Recorded: minimodels study grpo-bugs, and grpo-live for the first row.")
 
 # %% [markdown]
-# BUGS_TEXT
+# The first five train well. Nobody who sees one of these curves alone would look for a mistake. Beside the right ones two of them are a little worse
+# (the batch, and the old policy), by more than three seeds' chance, and with five tried one may well be luck. The other intervals hold zero. Only the log has a
+# sign: with the old policy taken anew not a single token is ever clipped, and samples drawn colder than learnt are right more often
+# from the first rollout on. So test such code by hand, on four answers, as you did above. No curve will do it for you.
+#
+# The last one is another kind. 32 questions were asked again and again, and the curve that was drawn is of these 32: it says 96 percent. New
+# sums say 62. Nothing in the training is broken but the ruler.
 #
 # ## Does it pay here?
 #
@@ -1058,13 +1100,14 @@ for t in recorded("grpo-longer")["trials"]:
           f"after {t['cpu_seconds']:.0f} seconds of one core")
 
 # %% [markdown]
-# > **Does it pay here?** **If solutions are dear and checking is cheap. Where solutions can be had, they pay better.**
+# > **Does it pay here?** **If solutions are dear and checking is cheap. Where solutions could be had, they paid better here.**
 # >
-# > - **By the clock:** 300 rollouts bring 98.6 to 99.6 percent in five to seven and a half minutes of one core. Worked solutions alone bring 97.5 to
-# >   100 in two.
-# > - **By what somebody must write:** rollouts need no solution after the first 4,300 to 5,100 (135 to 160 steps of 32). The longer lesson takes 38,400.
-# > - **Where it starts to pay:** where the model is right now and then, and nobody can or will write solutions. From a start that is
-# >   never right it brings nothing, at any price.
+# > - **By the clock:** 300 rollouts bring QLOW to QHIGH percent in QMINUTES minutes. Worked solutions alone bring 97.5 to
+# >   100 in two minutes of processor time.
+# > - **By what somebody must write:** rollouts need no solution after the first 4,300 to 5,100 (135 to 160 steps of 32, some drawn twice). The longer lesson shows 38,400, drawn from a
+# >   pile of 20,000.
+# > - **Where it starts to pay:** where the model is right now and then, and nobody can or will write solutions. To a start that is
+# >   never right a hundred rollouts brought no sum.
 # > - **At DeepSeek's scale:** R1-Zero's training took 101 thousand GPU-hours, about \$202 thousand at \$2 an hour
 # >   ([DeepSeek-R1](../book/references.md#deepseek-r1), second version, supplementary table 7), against 2,788 thousand for V3's. Nobody could have written out by hand what it wrote.
 #
@@ -1075,22 +1118,22 @@ ledger.show("C32", "C34")
 
 # %% [markdown]
 # R1's authors wrote *on par*. In eleven rows of their table with a score for o1, R1 leads in five and trails in six. On AIME, with
-# its thirty questions, the lead of 0.6 points says nothing. On MATH-500, with 500, it is 97.3 against 96.4: the intervals (equation of
-# [Wilson](../book/references.md#wilson-1927), each answer counted once) are 95.5 to 98.4 and 94.4 to 97.7, and overlap. No table of this kind makes an order of *the best*.
+# its thirty questions, the lead of 0.6 points says nothing. On MATH-500, with 500, it is 97.3 against 96.4: the intervals (by
+# Wilson's equation, each question counted once) are 95.5 to 98.4 and 94.4 to 97.7: each is less certain than the 0.9 points between them. No table of this kind makes an order of *the best*.
 #
 # ## What production does
 #
 # - **Longer and more.** R1-Zero: 32 questions, 16 answers each, up to 32,768 tokens and later 65,536, 10,400 steps
-#   ([DeepSeek-R1](../book/references.md#deepseek-r1), second version). Writing takes most of the time there, as here.
+#   ([DeepSeek-R1](../book/references.md#deepseek-r1), second version).
 # - **Four stages.** R1 itself: a few thousand written-out solutions, reinforcement, fine-tuning on the best of its own answers, reinforcement again.
 # - **Switches.** [DAPO](../book/references.md#dapo) leaves out groups without a difference and clips upward later;
-#   [GSPO](../book/references.md#gspo) takes ratios of answers. TRL and verl have them as options, under these names.
+#   [GSPO](../book/references.md#gspo) takes ratios of answers. The library verl has DAPO's filter and clip as options.
 #
 # > **Takeaways**
 # > 1. A rule that says right or wrong can teach, if the model is sometimes right. From nothing it teaches nothing.
 # > 2. GRPO compares an answer with its group: reward above the mean, made likelier within a clip. No second model, no solutions.
-# > 3. From 29 to 44 percent our model gets to 99 in 300 rollouts. Mostly it sharpens: with 64 tries the start solved 89 of 100 already.
-# > 4. What you pay for is what you get. Paid by the token, three of three models ended up writing without end and answering nothing.
+# > 3. Starts of 29 to 44 percent reach 99 in 300 rollouts. Mostly it sharpens: with 64 tries the start solved 89 of 100 already.
+# > 4. What you pay for is what you get. Paid by the token, three of three models stopped solving sums and wrote to the limit.
 # > 5. Thirty questions cannot tell 79.8 from 79.2.
 #
 # ## Longer problems
@@ -1121,8 +1164,9 @@ ledger.show("C32", "C34")
 # ```
 #
 # Ours printed: before, all columns right in 129, the first wrong one first, second, third in 64, 51, 56; and 47 answers wrong in spite of right
-# columns. After forty rollouts 256 have all columns right, and 15 of these end in a wrong answer. Of the wrong columns before, 160 of
-# 171 had the right digits and a wrong sum. So it copied well and added badly, and reward, which blames all tokens alike, mended both.
+# columns. After forty rollouts 256 have all columns right, and 15 of these end in a wrong answer. Compare what stands before the `=` with the
+# wanted column, and you find that of the wrong columns before 160 of 171 have the right digits and a wrong sum. It copied well and added badly. (Now and then
+# an answer is right under a wrong column: two mistakes that cancel.)
 #
 # </details>
 #
@@ -1141,8 +1185,8 @@ ledger.show("C32", "C34")
 #     print(problem.prompt, text)
 # ```
 #
-# Nothing is right. It writes three columns, of four digits each, every time: the fourth it never saw, so it leaves it out. It has
-# learnt to add in three columns, not to add.
+# Nothing is right. It writes three columns, every time. The first is nearly always right; the others take their digits from here and there. It has
+# learnt where the digits of numbers of three digits stand.
 #
 # </details>
 #
@@ -1168,7 +1212,7 @@ ledger.show("C32", "C34")
 #         print(f"{accuracy(other, new):.0%} after {step.rollout}")
 # ```
 #
-# Ours printed 31 percent before (205 steps; a difference is harder to learn than a sum), and 50, 54 and 62 after 20, 40 and 60 rollouts. The
+# Ours printed 31 percent before (one seed, 205 steps), and 50, 54 and 62 after 20, 40 and 60 rollouts. The
 # recipe works as it is, and slower.
 #
 # </details>

@@ -187,7 +187,7 @@ def test_what_a_careless_reward_does():
     assert all(curve[-1] == 0 for curve in share["tokens"]) and sum(max(curve) > curve[0] + 0.1 for curve in share["tokens"]) == 2
     for t in trials("grpo-hacking", "tokens"):
         rewards = [row[LOG.index("reward")] for row in t["log"]]
-        assert statistics.mean(rewards[-5:]) > max(statistics.mean(rewards[i:i + 5]) for i in range(0, 50, 5))
+        assert statistics.mean(rewards[-5:]) > 1.6 * rewards[0] and statistics.mean(rewards[-5:]) > 0.99 * max(rewards)
     assert min(greedy("grpo-hacking", "equations")) > 87
     at = {arm: [round(100 * statistics.mean(column)) for column in zip(*curves)] for arm, curves in share.items()}
     assert at["tokens"][:2] == [38, 48] and at["tokens"][-2] <= 2 and min(at["equations"][-1], at["columns"][-1]) > 90
@@ -212,3 +212,30 @@ def test_what_solutions_would_have_bought():
     assert (min(ends), max(ends)) == (97.5, 100) and 100 < min(seconds) and max(seconds) < 121
     steps = [t["start_steps"] for t in trials("grpo-quality")]
     assert (min(steps), max(steps)) == (135, 160) and (135 * 32, 160 * 32, 1200 * 32) == (4320, 5120, 38_400)
+
+
+def test_what_the_chapter_says_of_variants_and_bugs():
+    base = {t["seed"]: t for t in trials("grpo-live") if t["seed"] < 4}
+
+    def interval(name, arm):
+        more = [100 * (t["after"]["greedy"] - base[t["seed"]]["after"]["greedy"]) for t in trials(name, arm)]
+        return statistics.mean(more), 4.303 * statistics.stdev(more) / math.sqrt(3)
+
+    holds_zero = {arm: abs(interval("grpo-variants", arm)[0]) < interval("grpo-variants", arm)[1] for arm in dict.fromkeys(t["arm"] for t in trials("grpo-variants"))}
+    assert [arm for arm, holds in holds_zero.items() if not holds] == ["rate 1e-3, no warm-up"] and len(holds_zero) == len(VARIANTS) + 1 == 8
+    ruined = trials("grpo-variants", "rate 1e-3, no warm-up")
+    assert [round(100 * row[LOG.index("accuracy")]) for row in ruined[0]["log"][:3]][::2] == [30, 1]
+    assert all(2 <= round(t["curve"][-1][LOOK.index("kl")]) <= 5 for t in ruined) and max(greedy("grpo-variants", "rate 1e-3, no warm-up")) <= 0.2
+    clipped = {name: statistics.mean(row[LOG.index("clipped")] for t in of for row in t["log"]) for name, of in
+               {"token": base.values(), "answer": trials("grpo-variants", "ratio of the answer"), "anew": trials("grpo-bugs", "old policy anew")}.items()}
+    assert 1 / clipped["token"] == pytest.approx(8000, rel=0.1) and 1 / clipped["answer"] == pytest.approx(150, rel=0.05) and clipped["anew"] == 0
+    worse = {arm for arm in dict.fromkeys(t["arm"] for t in trials("grpo-bugs")) if abs(interval("grpo-bugs", arm)[0]) > interval("grpo-bugs", arm)[1]}
+    assert worse == {"over the batch", "old policy anew", "learnt from"}
+    assert round(100 * statistics.mean(t["curve"][-1][1] for t in trials("grpo-bugs", "learnt from"))) == 96 and round(statistics.mean(greedy("grpo-bugs", "learnt from"))) == 62
+
+
+def test_of_other_tasks_one_sample_was_right_and_of_seldom_thinks_three_thoughts_in_ten():
+    others = trials("grpo-zero", "other tasks")
+    assert sum(round(128 * row[LOG.index("accuracy")]) for t in others for row in t["log"]) == 1 and sum(len(t["log"]) for t in others) * 128 == 38_400
+    first = [t["curve"][0] for t in trials("grpo-zero", "seldom thinks")]
+    assert max(row[LOOK.index("sampled")] / row[LOOK.index("thinks")] for row in first) < 0.31

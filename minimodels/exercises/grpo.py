@@ -14,7 +14,7 @@ def _generator(rng):
     return torch.Generator().manual_seed(rng.randrange(2**31))
 
 
-# ---- 15.1
+# ----
 
 def completion_log_prob(logits, tokens, n_prompt):
     """The log-probability, in nats, of the tokens behind the first n_prompt. logits: (L, V), row t predicts token t + 1; tokens: L, a list."""
@@ -57,7 +57,7 @@ def _as_a_loss(logits, tokens, n_prompt):
     return -completion_log_prob(logits, tokens, n_prompt)
 
 
-# ---- 15.2
+# ----
 
 def earned(text, answer):
     """(accuracy, format), each 1 or 0: whether text is a thought and an answer in their tags and nothing else, and the answer is this one."""
@@ -118,7 +118,7 @@ def _format_first(text, answer):
     return earned(text, answer)[::-1]
 
 
-# ---- 15.3
+# ----
 
 EPS = 1e-4
 
@@ -167,7 +167,7 @@ def _by_std_alone(rewards):
     return [[(r - statistics.mean(group)) / (statistics.stdev(group) or 1) for r in group] for group in rewards]
 
 
-# ---- 15.4
+# ----
 
 def gain(ratio, advantage, clip):
     """What a token adds to the objective. Source: DeepSeekMath, equation 3."""
@@ -195,12 +195,12 @@ def _sign_too_late(ratio, advantage, clip):
     return min(ratio, 1 + clip) * advantage
 
 
-# ---- 15.5
+# ----
 
 def kl_by_k3(log_p, log_ref):
-    """The mean of r - log r - 1 with r = ref / p, over tokens that p wrote. Two lists of log-probabilities. Source: Schulman (2020)."""
-    log_r = [b - a for a, b in zip(log_p, log_ref)]
-    return sum(math.exp(x) - x - 1 for x in log_r) / len(log_r)
+    """The mean of u - log u - 1 with u = ref / p, over tokens that p wrote. Two lists of log-probabilities. Source: Schulman (2020)."""
+    log_u = [b - a for a, b in zip(log_p, log_ref)]
+    return sum(math.exp(x) - x - 1 for x in log_u) / len(log_u)
 
 
 def _kl_inputs(rng):
@@ -220,6 +220,10 @@ def _k2(log_p, log_ref):
     return sum((a - b) ** 2 / 2 for a, b in zip(log_p, log_ref)) / len(log_p)
 
 
+def _weighed(log_p, log_ref):
+    return sum(math.exp(a) * (math.exp(b - a) - (b - a) - 1) for a, b in zip(log_p, log_ref))
+
+
 def _k3_summed(log_p, log_ref):
     return kl_by_k3(log_p, log_ref) * len(log_p)
 
@@ -228,7 +232,7 @@ def _one_kept(log_p, log_ref):
     return kl_by_k3(log_p, log_ref) + 1
 
 
-# ---- 15.6
+# ----
 
 def shares(lengths, averages, max_new_tokens):
     """What one token of each answer weighs in the loss. lengths: N numbers of tokens; averages: "sequence", "token" or "constant"."""
@@ -263,7 +267,7 @@ def _always_by_sequence(lengths, averages, max_new_tokens):
     return shares(lengths, "sequence", max_new_tokens)
 
 
-# ---- 15.7
+# ----
 
 def one_of_k(n, n_right, k):
     """pass@k: the chance that k of the n samples, all different, hold a right one. Source: Chen et al. (2021), equation 1."""
@@ -295,7 +299,7 @@ def _k_times_as_likely(n, n_right, k):
     return min(1, k * n_right / n)
 
 
-# ---- 15.8
+# ----
 
 def benchmark_interval(right):
     """The mean score and 1.96 standard errors below and above it, for questions drawn at random. right: for each question the 0 or 1 of its samples."""
@@ -353,7 +357,7 @@ def _one_error(right):
     return (low + high) / 2 - (high - low) / 2 / 1.96, (low + high) / 2 + (high - low) / 2 / 1.96
 
 
-# ---- 15.9: a reward that cannot be inflated
+# ----
 
 def careful_score(prompt, text):
     """The share of a sum's columns that stand in their own place. prompt: "347+85="; text: the thinking, equations with ";" between them."""
@@ -414,6 +418,12 @@ def _by_what_was_written(prompt, text):
     return sum(w == f for w, f in zip(_wanted(prompt), found)) / len(found)
 
 
+def _up_to_the_first_mistake(prompt, text):
+    pairs = list(zip(_wanted(prompt), text.split(";")))
+    n_right = next((i for i, (w, found) in enumerate(pairs) if w != found), len(pairs))
+    return n_right / len(_wanted(prompt))
+
+
 def _columns_counted(prompt, text):
     return careful_score(prompt, text) * len(_wanted(prompt))
 
@@ -456,8 +466,8 @@ EXERCISES = [
             Mutant(function=_population_std, hint="This divides squares by G. The deviation of a sample divides by G - 1: statistics.stdev, or torch's "
                                                   "std as it is."),
             Mutant(function=_no_mean, hint="Take away the group's mean first: otherwise every answer that earned something is praised."),
-            Mutant(function=_not_divided, hint="Divide by the group's standard deviation plus 1e-4. Dr. GRPO leaves that out; asked is DeepSeekMath's "
-                                               "advantage."),
+            Mutant(function=_not_divided, hint="Divide by the group's standard deviation plus 1e-4. Some leave that out; asked is equation "
+                                               "(15.3)."),
             Mutant(function=_by_std_alone, hint="Add 1e-4 to every deviation, not only to one that is 0."),
         )),
     Exercise(
@@ -472,11 +482,12 @@ EXERCISES = [
         )),
     Exercise(
         solution=kl_by_k3, inputs=_kl_inputs,
-        hint="log r is log_ref - log_p, for each token. Add up exp(log r) - log r - 1, and divide by the number of tokens.",
+        hint="log u is log_ref - log_p, for each token. Add up exp(log u) - log u - 1, and divide by the number of tokens.",
         mutants=(
-            Mutant(function=_reversed, hint="r is reference over policy, because the policy wrote the tokens. This is turned around."),
-            Mutant(function=_k1, hint="This is k1, the mean of -log r: without bias, but noisier, and negative for some texts."),
-            Mutant(function=_k2, hint="This is k2, half the square of log r. It is close for small r, and biased."),
+            Mutant(function=_reversed, hint="u is reference over policy, because the policy wrote the tokens. This is turned around."),
+            Mutant(function=_k1, hint="This is k1, the mean of -log u: without bias, but noisier, and negative for some texts."),
+            Mutant(function=_k2, hint="This is k2, half the square of log u. It is close where u is near 1, and biased."),
+            Mutant(function=_weighed, hint="The policy drew these tokens, so a plain mean weighs them already: do not multiply by their probability."),
             Mutant(function=_k3_summed, hint="The mean over tokens, not the sum."),
             Mutant(function=_one_kept, hint="Equal policies must give 0: take 1 away."),
         )),
@@ -533,6 +544,7 @@ EXERCISES = [
                                                            "two equal columns both are asked for, each in its place."),
             Mutant(function=_by_what_was_written, hint="Divide by the number of columns, not of equations written: one right equation and then silence "
                                                        "would earn everything."),
+            Mutant(function=_up_to_the_first_mistake, hint="A wrong column does not take away those after it."),
             Mutant(function=_columns_counted, hint="A share, not a number: a long sum is not worth more."),
         )),
 ]

@@ -298,6 +298,6 @@ STUDIES = [
     Study(name="grpo-variants", question="Which parts of GRPO matter here? (As it is: grpo-live.)",
           trials=tuple(Rewarded(arm=arm, seed=s, config=varied(**changes)) for arm, changes in VARIANTS.items() for s in SEEDS)
           + tuple(Rewarded(arm="not above the mean", seed=s, config=LIVE, group_mean=False) for s in SEEDS)),
-    Study(name="grpo-bugs", is_planned=True, question="Which bugs of GRPO still train? (Without any: grpo-live.)",
+    Study(name="grpo-bugs", question="Which bugs of GRPO still train? (Without any: grpo-live.)",
           trials=tuple(Rewarded(arm=bug, seed=s, config=LIVE, bug=bug, n_rl=32 if bug in PROBLEMS else N_RL) for bug in (*RECORDED_BUGS, *PROBLEMS) for s in SEEDS)),
 ]
