@@ -97,7 +97,7 @@ def test_a_careful_score_pays_for_columns_in_their_place(text, score):
 def test_four_answers_have_the_advantages_that_the_text_prints():
     std = math.sqrt(4 * 0.25 / 3)
     assert round(std, 3) == 0.577 and round(0.5 / std, 2) == 0.87
-    says("have mean 0.5 and standard deviation 0.577. The advantages are 0.87, $-0.87$, $-0.87$, 0.87.")
+    says("have mean 0.5 and standard deviation 0.577 (of a sample: the root of a third). The advantages are 0.87, $-0.87$, $-0.87$, 0.87.")
     one_of_four = torch.tensor([[1.0, 0, 0, 0]])
     assert grpo.advantages(one_of_four)[0].tolist() == pytest.approx([1.5, -0.5, -0.5, -0.5], abs=1e-3)
 
@@ -131,20 +131,21 @@ def test_the_start_jumps_as_the_chapter_says():
 def test_what_three_hundred_rollouts_reach():
     runs = trials("grpo-quality")
     ends = [round(share, 1) for share in greedy("grpo-quality")]
-    assert (min(ends), max(ends)) == (98.6, 99.6)
     for t in runs:
         assert next(row[0] for row in t["curve"] if row[1] >= 0.8) <= 40
-    minutes = [t["seconds"] / 60 for t in runs]
-    assert 4.9 < min(minutes) < 5.1 and 7.3 < max(minutes) < 7.5
-    says("All three pass 80 percent within forty rollouts, and end at 98.6 to 99.6.", "about five to seven and a half minutes of one core each")
+    minutes = [round(t["seconds"] / 60, 1) for t in runs]
+    says(f"All three pass 80 percent within forty rollouts, and end at {min(ends)} to {max(ends)}.", f"Here are 300, with three seeds, {min(minutes)} to {max(minutes)} minutes each:",
+         f"300 rollouts bring {min(ends)} to {max(ends)} percent in {min(minutes)} to {max(minutes)} minutes.")
 
 
 def test_entropy_and_distance_are_what_the_text_says():
     runs = trials("grpo-quality")
     entropy = [statistics.mean(t["log"][i][LOG.index("entropy")] for t in runs for i in part) for part in (range(10), range(290, 300))]
     assert entropy == pytest.approx([0.10, 1 / 70], abs=0.005)
-    kl = [statistics.mean(t["curve"][i][LOOK.index("kl")] for t in runs) for i in (1, -1)]
-    assert kl == pytest.approx([0.03, 0.09], abs=0.005)
+    kl = [statistics.mean(t["curve"][i][LOOK.index("kl")] for t in runs) for i in range(4, len(runs[0]["curve"]))]
+    says(f"it stays within {min(kl):.2f} to {max(kl):.2f} nats a token")
+    idle = [statistics.mean(t["log"][i][LOG.index("idle")] for t in runs for i in part) for part in (range(10), range(40, 50), range(290, 300))]
+    says("{:.0%} at first, mostly all wrong, {:.0%} after fifty rollouts, {:.0%} at the end".format(*idle).replace("%", " percent"))
     lengths = [row[LOOK.index("length")] for t in runs for row in t["curve"]]
     assert max(lengths) - min(lengths) < 0.5
 
@@ -152,10 +153,10 @@ def test_entropy_and_distance_are_what_the_text_says():
 def test_pass_at_k_is_what_the_text_says():
     runs, ks = trials("grpo-quality"), (1, 2, 4, 8, 16, 32, 64)
     before, after = ([statistics.mean(100 * share for share in at) for at in zip(*(pass_curve(t[when]["n_right"], 64, ks) for t in runs))] for when in ("before", "after"))
-    assert [round(before[i]) for i in (0, 4, 6)] == [21, 74, 89] and [round(after[i]) for i in (0, 1)] == [92, 98] and min(after[2:]) > 99
+    assert [round(before[i]) for i in (0, 4, 6)] == [21, 74, 89] and [round(after[i]) for i in (0, 1)] == [93, 99] and min(after[3:]) > 99.99
     never = [(t, i) for t in runs for i, n in enumerate(t["before"]["n_right"]) if n == 0]
-    assert len(never) == 33 and sum(t["after"]["n_right"][i] > 0 for t, i in never) == 32
-    says("Of the 300 questions (100 for each seed) 33 were solved in *none* of the start's 64 tries, and the new model solves 32 of these at least once.")
+    assert len(never) == 33 and all(t["after"]["n_right"][i] > 0 for t, i in never)
+    says("In 33 of these 300 cases *none* of the start's 64 tries was right, and in all of them the new model is right at least once.")
 
 
 def test_the_teacher_is_the_model_of_the_record():
@@ -175,7 +176,7 @@ def test_three_starts_and_what_becomes_of_them():
 
     def mean(arm, look, name):
         return statistics.mean(t["curve"][look][LOOK.index(name)] for t in of[arm])
-    says(f"from {100 * mean('other tasks', 0, 'form'):.0f} percent of its texts to {100 * mean('other tasks', -1, 'form'):.1f}.")
+    says(f"from {100 * mean('other tasks', 0, 'form'):.1f} percent of its texts to {100 * mean('other tasks', -1, 'form'):.1f}.")
     assert mean("seldom thinks", 0, "thinks") == pytest.approx(0.3, abs=0.02) and mean("seldom thinks", 2, "thinks") > 0.95
     says(f"grown from {mean('seldom thinks', 0, 'length'):.0f} tokens to {mean('seldom thinks', 2, 'length'):.0f}.")
     assert [round(100 * mean("seldom thinks", i, "greedy")) for i in (0, 1, -1)] == [5, 58, 89]
@@ -187,7 +188,8 @@ def test_what_a_careless_reward_does():
     assert all(curve[-1] == 0 for curve in share["tokens"]) and sum(max(curve) > curve[0] + 0.1 for curve in share["tokens"]) == 2
     for t in trials("grpo-hacking", "tokens"):
         rewards = [row[LOG.index("reward")] for row in t["log"]]
-        assert statistics.mean(rewards[-5:]) > 1.6 * rewards[0] and statistics.mean(rewards[-5:]) > 0.99 * max(rewards)
+        assert statistics.mean(rewards[-5:]) > 1.6 * rewards[0]
+        assert 3.6 < rewards[0] < 3.9 and 6.3 < rewards[-1] < 6.5
     assert min(greedy("grpo-hacking", "equations")) > 87
     at = {arm: [round(100 * statistics.mean(column)) for column in zip(*curves)] for arm, curves in share.items()}
     assert at["tokens"][:2] == [38, 48] and at["tokens"][-2] <= 2 and min(at["equations"][-1], at["columns"][-1]) > 90
@@ -199,7 +201,10 @@ def test_thirty_questions_are_what_the_text_says():
     share = torch.tensor(trials("grpo-quality")[2]["after"]["n_right"]) / 64
     thirty = share[:30]
     low, high = (100 * q for q in (thirty.min().item(), thirty.max().item()))
-    says(f"each of the thirty is right in {low:.0f} to {high:.0f} percent of its tries", f"say {100 * share[30:60].mean():.0f}, and the thirty after them {100 * share[60:90].mean():.0f}")
+    says(f"each is right in {low:.0f} to {high:.0f} percent of its tries")
+    rng = torch.Generator().manual_seed(0)
+    low, high = thirty[torch.randint(30, (10_000, 30), generator=rng)].mean(1).quantile(torch.tensor([0.025, 0.975]))
+    assert all(low < other.mean() < high for other in (share[30:60], share[60:90])), "both lie inside"
     for p, (a, b) in {0.973: (95.5, 98.4), 0.964: (94.4, 97.7)}.items():
         assert [round(100 * x, 1) for x in solve.wilson(round(500 * p * 10) / 10, 500)] == pytest.approx([a, b], abs=0.11)
     says("are 95.5 to 98.4 and 94.4 to 97.7")
