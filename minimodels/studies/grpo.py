@@ -9,12 +9,13 @@ import copy
 import random
 import re
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from unittest import mock
 
 import torch
 
 from minimodels import grpo as module
+from minimodels.bugs.grpo import BUGS, PROBLEMS
 from minimodels.config import ModelConfig, TrainConfig
 from minimodels.grpo import GRPOConfig, grpo, k3
 from minimodels.model import Transformer
@@ -32,6 +33,7 @@ POOL, PROBE = 20_000, 128        # problems with worked solutions; of the same s
 N_RL, N_EVAL, N_LOOK = 4_000, 500, 200
 LOOK = ("rollout", "greedy", "sampled", "form", "thinks", "length", "kl")    # columns of a curve
 LOG = ("reward", "accuracy", "format", "length", "entropy", "clipped", "idle", "grad_norm")    # of a rollout
+WARMUP = 20                      # steps in which a start's rate rises, however many follow
 FIRST = 100                      # steps of teaching before which no start is good enough (grpo-start)
 SEEDS = (1, 2, 3)
 
@@ -58,9 +60,9 @@ class Start:
             pool, probe = pool + problems[PROBE:], probe + problems[:PROBE]
         rng = random.Random(seed)
         texts = as_episodes(pool, [p.completion if rng.random() < self.thinking else p.direct for p in pool])
-        step = 0
-        for step, _ in enumerate(learn(made, drawn(texts, BATCH, seed), TEACHING) if self.steps else (), 1):
-            if step == self.steps or self.until is not None and step > FIRST and step % 5 == 0 and accuracy(made, probe) >= self.until:
+        step, config = 0, replace(TEACHING, steps=max(1, self.steps), warmup=WARMUP / max(WARMUP, self.steps))
+        for step, _ in enumerate(learn(made, drawn(texts, BATCH, seed), config) if self.steps else (), 1):
+            if self.until is not None and step > FIRST and step % 5 == 0 and accuracy(made, probe) >= self.until:
                 break
         return made, step
 
@@ -104,9 +106,6 @@ def sampled(model: Transformer, questions: list[Problem], seed: int = 0) -> floa
     return accuracy(model, questions, temperature=1.0, generator=torch.Generator().manual_seed(seed))
 
 
-BUGS, PROBLEMS = {}, {}
-
-
 # ---- what judges
 
 
@@ -144,7 +143,7 @@ class Rewarded:
     """Teach a start, improve it by GRPO, and look at it after every so many rollouts.
 
     score: what judges, a key of SCORES. bug: a key of BUGS or PROBLEMS. group_mean: whether the advantage is above the group's mean; if
-    not, it is the reward itself. samples: answers to each of 100 questions for pass@k, before and after; 0: none.
+    not, it is the reward itself. n_rl: sums to ask. samples: answers to each of 100 questions for pass@k, before and after; 0: none.
     """
 
     arm: str
@@ -156,11 +155,12 @@ class Rewarded:
     group_mean: bool = True
     every: int = 20
     samples: int = 0
+    n_rl: int = N_RL
 
     def settings(self) -> dict:
         config = {name: value for name, value in self.config.to_dict().items() if name != "seed"}
         return {"model": MODEL.to_dict(), "teaching": TEACHING.to_dict(), "start": json_like(asdict(self.start)), "grpo": config, "score": self.score, "bug": self.bug,
-                "group_mean": self.group_mean, "every": self.every, "samples": self.samples, "n_eval": N_EVAL, "n_look": N_LOOK, "n_rl": N_RL}
+                "group_mean": self.group_mean, "every": self.every, "samples": self.samples, "n_eval": N_EVAL, "n_look": N_LOOK, "n_rl": self.n_rl}
 
     def run(self) -> dict:
         return self.learn()[1]
@@ -170,11 +170,12 @@ class Rewarded:
         began = time.process_time()
         model, steps = self.start.teach(self.seed)
         record = {"start_steps": steps, "start_cpu_seconds": round(time.process_time() - began, 1), "before": final(model, self.samples)}
-        looker = Looker(model, PROBLEMS[self.bug](evaluation(N_LOOK), rewarded_problems()) if self.bug in PROBLEMS else evaluation(N_LOOK))
+        of_bug = PROBLEMS.get(self.bug)
+        looker = Looker(model, of_bug(TASKS["addition"], self.n_rl, level=LEVEL) if of_bug else evaluation(N_LOOK))
         curve, log, seconds = [looker.look(model, 0)], [], 0.0
         with self._planted():
             try:
-                for step in grpo(model, rewarded_problems(), self._config, score=SCORES[self.score]):
+                for step in grpo(model, rewarded_problems(self.n_rl), self._config, score=SCORES[self.score]):
                     log.append([round(getattr(step, name), 4) for name in LOG])
                     seconds += step.seconds
                     if step.rollout % self.every == 0:
@@ -250,29 +251,27 @@ def pass_curve(n_right: list[int], samples: int, ks: tuple[int, ...]) -> list[fl
 
 # ---- the studies
 
-SHORT = GRPOConfig(rollouts=60)
+LIVE = GRPOConfig(rollouts=40)
 SELDOM = Start(until=None, steps=300, thinking=0.1)
+OTHERS = Start(until=None, steps=300, tasks=(("subtraction", LEVEL), ("sorting", 4)))
+ZERO = {"untrained": (Start(until=None, steps=0), "sequence"), "other tasks": (OTHERS, "sequence"), "seldom thinks": (SELDOM, "sequence"),
+        "seldom thinks, one constant": (SELDOM, "constant")}
 VARIANTS = {
-    "as it is": {},
     "with a reference, 0.04": dict(kl_weight=0.04),
-    "with a reference, 0.4": dict(kl_weight=0.4),
     "not by the deviation": dict(divides_by_std=False),
-    "each token alike": dict(averages="token"),
     "one constant": dict(averages="constant"),
     "ratio of the answer": dict(ratio="sequence"),
     "groups of 2": dict(group_size=2, n_prompts=64),
-    "groups of 4": dict(group_size=4, n_prompts=32),
     "groups of 32": dict(group_size=32, n_prompts=4),
     "rate 3e-5": dict(lr=3e-5),
     "rate 3e-4": dict(lr=3e-4),
     "rate 1e-3, no warm-up": dict(lr=1e-3, warmup=0),
-    "eight updates": dict(minibatches=8),
 }
 
 
 def varied(**changes) -> GRPOConfig:
-    """The short run with other settings."""
-    return GRPOConfig.from_dict(SHORT.to_dict() | changes)
+    """The live run with other settings."""
+    return GRPOConfig.from_dict(LIVE.to_dict() | changes)
 
 
 STUDIES = [
@@ -281,16 +280,15 @@ STUDIES = [
     Study(name="grpo-quality", is_planned=True, question="How far does GRPO bring a start of a quarter, and does it teach or sharpen?",
           trials=tuple(Rewarded(arm="grpo", seed=s, config=GRPOConfig(rollouts=300), every=10, samples=64) for s in SEEDS)),
     Study(name="grpo-live", is_planned=True, question="What do the chapter's own forty rollouts reach, seed by seed?",
-          trials=tuple(Rewarded(arm="live", seed=s, config=GRPOConfig(rollouts=40)) for s in (1, 2, 3, 4, 5, 6))),
+          trials=tuple(Rewarded(arm="live", seed=s, config=LIVE) for s in (1, 2, 3, 4, 5, 6))),
     Study(name="grpo-zero", is_planned=True, question="What does GRPO make of a model that was not taught to think?",
-          trials=tuple(Rewarded(arm=arm, seed=s, start=start, config=GRPOConfig(rollouts=150, averages=averages)) for arm, start, averages in (
-              ("untrained", Start(until=None, steps=0), "sequence"), ("other tasks", Start(until=None, steps=300, tasks=(("subtraction", LEVEL), ("sorting", 4))), "sequence"),
-              ("seldom thinks", SELDOM, "sequence"), ("seldom thinks, one constant", SELDOM, "constant")) for s in SEEDS)),
+          trials=tuple(Rewarded(arm=arm, seed=s, start=start, config=GRPOConfig(rollouts=100, averages=averages))
+                       for arm, (start, averages) in ZERO.items() for s in SEEDS)),
     Study(name="grpo-hacking", is_planned=True, question="What does a model learn from a reward for true equations?",
-          trials=tuple(Rewarded(arm=score, seed=s, score=score, config=GRPOConfig(rollouts=150), every=15) for score in ("equations", "columns") for s in SEEDS)),
-    Study(name="grpo-variants", is_planned=True, question="Which parts of GRPO matter here?",
+          trials=tuple(Rewarded(arm=score, seed=s, score=score, config=GRPOConfig(rollouts=100), every=10) for score in ("equations", "columns") for s in SEEDS)),
+    Study(name="grpo-variants", is_planned=True, question="Which parts of GRPO matter here? (As it is: grpo-live.)",
           trials=tuple(Rewarded(arm=arm, seed=s, config=varied(**changes)) for arm, changes in VARIANTS.items() for s in SEEDS)
-          + tuple(Rewarded(arm="not above the mean", seed=s, config=SHORT, group_mean=False) for s in SEEDS)),
-    Study(name="grpo-bugs", is_planned=True, question="Which bugs of GRPO still train?",
-          trials=tuple(Rewarded(arm=bug or "none", seed=s, config=SHORT, bug=bug) for bug in (None, *BUGS, *PROBLEMS) for s in SEEDS)),
+          + tuple(Rewarded(arm="not above the mean", seed=s, config=LIVE, group_mean=False) for s in SEEDS)),
+    Study(name="grpo-bugs", is_planned=True, question="Which bugs of GRPO still train? (Without any: grpo-live.)",
+          trials=tuple(Rewarded(arm=bug, seed=s, config=LIVE, bug=bug, n_rl=32 if bug in PROBLEMS else N_RL) for bug in (*BUGS, *PROBLEMS) for s in SEEDS)),
 ]
