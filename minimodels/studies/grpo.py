@@ -69,21 +69,22 @@ class Start:
 
 @dataclass(frozen=True, kw_only=True)
 class Taught:
-    """How a start grows: greedy and sampled accuracy after every tenth step of teaching."""
+    """How a start grows: greedy and sampled accuracy after every so many steps of teaching."""
 
     arm: str
     seed: int
     every: int = 10
+    teaching: TrainConfig = TEACHING
 
     def settings(self) -> dict:
-        return {"model": MODEL.to_dict(), "teaching": TEACHING.to_dict(), "batch": BATCH, "pool": POOL, "level": LEVEL, "n_eval": N_LOOK}
+        return {"model": MODEL.to_dict(), "teaching": self.teaching.to_dict(), "batch": BATCH, "pool": POOL, "level": LEVEL, "n_eval": N_LOOK}
 
     def run(self) -> dict:
         torch.manual_seed(self.seed)
         model, questions = Transformer(MODEL), evaluation(N_LOOK)
         texts = as_episodes(pool := TASKS["addition"].problems(POOL + PROBE, level=LEVEL, of="train")[PROBE:], [p.completion for p in pool])
         curve, seconds, began = [], 0.0, time.process_time()
-        for step, loss in enumerate(learn(model, drawn(texts, BATCH, self.seed), TEACHING), 1):
+        for step, loss in enumerate(learn(model, drawn(texts, BATCH, self.seed), self.teaching), 1):
             if step % self.every == 0:
                 seconds += time.process_time() - began
                 curve.append([step, round(loss, 4), accuracy(model, questions), sampled(model, questions)])
@@ -277,6 +278,8 @@ def varied(**changes) -> GRPOConfig:
 STUDIES = [
     Study(name="grpo-start", is_planned=True, question="How does the accuracy of a supervised start grow with its steps?",
           trials=tuple(Taught(arm="taught", seed=s) for s in SEEDS)),
+    Study(name="grpo-longer", is_planned=True, question="How far do worked solutions alone bring the model, with a rate that falls?",
+          trials=tuple(Taught(arm="taught", seed=s, every=100, teaching=replace(TEACHING, steps=1_200, decay=0.4)) for s in SEEDS)),
     Study(name="grpo-quality", is_planned=True, question="How far does GRPO bring a start of a quarter, and does it teach or sharpen?",
           trials=tuple(Rewarded(arm="grpo", seed=s, config=GRPOConfig(rollouts=300), every=10, samples=64) for s in SEEDS)),
     Study(name="grpo-live", is_planned=True, question="What do the chapter's own forty rollouts reach, seed by seed?",
