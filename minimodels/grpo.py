@@ -84,10 +84,16 @@ class Step:
 def advantages(rewards: Tensor, *, divides_by_std: bool = True, eps: float = 1e-4) -> Tensor:
     """How much better each answer is than its group. rewards: (P, G). Returns (P, G); rows sum to 0.
 
-    eps keeps a group whose rewards are all alike at 0. Source: DeepSeekMath, section 4.1.2; without the division: Liu et al. (2025).
+    A group whose rewards are all alike gets zeros. Source: DeepSeekMath, section 4.1.2; without the division: Liu et al. (2025).
     """
     above = rewards - rewards.mean(1, keepdim=True)
+    above = above.masked_fill(is_idle(rewards)[:, None], 0.0)  # the mean of equal numbers may be off by a rounding
     return above / (rewards.std(1, keepdim=True) + eps) if divides_by_std else above
+
+
+def is_idle(rewards: Tensor) -> Tensor:
+    """Which groups teach nothing, because all their answers earned the same. rewards: (P, G). Returns (P,)."""
+    return (rewards == rewards[:, :1]).all(1)
 
 
 def k3(log_p: Tensor, log_ref: Tensor) -> Tensor:
@@ -182,11 +188,12 @@ class Learner:
         config, log_old = self.config, self._log_probs(self.model, episodes)
         log_ref = self._log_probs(self.reference, episodes) if self.reference else None
         advantage = advantages(rewards, divides_by_std=config.divides_by_std).flatten()  # (N,)
+        groups = torch.arange(len(episodes)).view(rewards.shape)  # a minibatch has whole ones
         updates = [self._update(episodes[rows], log_old[rows], advantage[rows], None if log_ref is None else log_ref[rows])
-                   for rows in torch.arange(len(episodes)).chunk(config.minibatches)]
+                   for rows in map(Tensor.flatten, groups.tensor_split(config.minibatches))]
         drift = k3(log_old, log_ref)[episodes.targets].mean().item() if log_ref is not None else math.nan
         means = {name: _mean(u[name] for u in updates) for name in updates[0]}
-        return {"reward": rewards.mean().item(), "kl": drift, "idle": (rewards.std(1) == 0).float().mean().item()} | means
+        return {"reward": rewards.mean().item(), "kl": drift, "idle": is_idle(rewards).float().mean().item()} | means
 
     @torch.no_grad()
     def _log_probs(self, model, episodes):
