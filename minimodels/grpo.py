@@ -97,12 +97,12 @@ def is_idle(rewards: Tensor) -> Tensor:
 
 
 def k3(log_p: Tensor, log_ref: Tensor) -> Tensor:
-    """An estimate of KL(p || ref) from tokens drawn from p: r - log r - 1 with r = ref / p. Never negative; without bias.
+    """An estimate of KL(p || ref) from tokens drawn from p: u - log u - 1 with u = ref / p. Never negative; without bias.
 
     log_p, log_ref: log-probabilities of the same tokens, any shape. Source: Schulman (2020); DeepSeekMath, equation 4.
     """
-    log_r = log_ref - log_p
-    return log_r.exp() - log_r - 1
+    log_u = log_ref - log_p
+    return log_u.expm1() - log_u  # near 0 exp would round away what matters
 
 
 def grpo_loss(log_p: Tensor, log_old: Tensor, advantage: Tensor, episodes: Episodes, config: GRPOConfig, log_ref: Tensor | None = None) -> Tensor:
@@ -115,7 +115,7 @@ def grpo_loss(log_p: Tensor, log_old: Tensor, advantage: Tensor, episodes: Episo
     ratio = ratios(log_p, log_old, targets, per=config.ratio)
     gain = torch.min(ratio * advantage[:, None], ratio.clamp(1 - config.clip, 1 + config.clip) * advantage[:, None])
     if log_ref is not None:
-        gain = gain - config.kl_weight * k3(log_p, log_ref)
+        gain = gain - config.kl_weight * k3(log_p * targets, log_ref * targets)  # elsewhere the two may be worlds apart, and inf * 0 is nan
     summed = (gain * targets).sum(1)  # (N,)
     if config.averages == "sequence":
         return -(summed / targets.sum(1).clamp(min=1)).mean()

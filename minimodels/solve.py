@@ -33,13 +33,14 @@ class Episodes:
     @classmethod
     def of(cls, prompts: list[list[int]], completions: list[list[int]]) -> "Episodes":
         """Episodes from the tokens of N prompts and of what follows each."""
-        lengths = torch.tensor([[len(p), len(c)] for p, c in zip(prompts, completions)])
+        lengths = torch.tensor([[len(p), len(c)] for p, c in zip(prompts, completions, strict=True)])
         N, L = len(prompts), int(lengths.sum(1).max())
         tokens = torch.full((N, L), STOP)
         for row, p, c in zip(tokens, prompts, completions):
             row[:len(p) + len(c)] = torch.tensor(p + c)
         place = torch.arange(L)
-        return cls(tokens, (place >= lengths[:, :1]) & (place < lengths.sum(1, keepdim=True)))  # (N, L)
+        is_completion = (place >= lengths[:, :1]) & (place < lengths.sum(1, keepdim=True))  # (N, L)
+        return cls(tokens, is_completion)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -174,4 +175,5 @@ def wilson(n_right: int, n: int, *, z: float = 1.96) -> tuple[float, float]:
     """The 95 % confidence interval of a share, from n_right successes in n independent trials. Source: Wilson (1927)."""
     p, middle = n_right / n, n_right / n + z * z / (2 * n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return tuple((middle + sign * half) / (1 + z * z / n) for sign in (-1, 1))
+    low, high = ((middle + sign * half) / (1 + z * z / n) for sign in (-1, 1))
+    return max(0.0, low), min(1.0, high)  # at 0 and n the ends are 0 and 1, but for rounding
