@@ -116,6 +116,12 @@ def true_equations(text: str) -> list[str]:
     return ["{}+{}+{}={}".format(*e) for e in found if sum(map(int, e[:3])) == int(e[3])]
 
 
+def by_tokens(problem: Problem, text: str) -> Reward:
+    """Careless: a tenth for each token, because those who think longer are more often right."""
+    earned = reward(problem, text)
+    return Reward(earned.accuracy + len(TOKENIZER.encode(text).ids) / 10, earned.format)
+
+
 def by_equations(problem: Problem, text: str) -> Reward:
     """Careless: beside what the rules give, a quarter for each true equation, however many, and whatever about."""
     earned = reward(problem, text)
@@ -133,7 +139,7 @@ def by_form(problem: Problem, text: str) -> Reward:
     return Reward(0.0, reward(problem, text).format)
 
 
-SCORES = {"rules": reward, "equations": by_equations, "columns": by_columns, "form": by_form}
+SCORES = {"rules": reward, "tokens": by_tokens, "equations": by_equations, "columns": by_columns, "form": by_form}
 
 
 # ---- a run of GRPO
@@ -253,7 +259,7 @@ def pass_curve(n_right: list[int], samples: int, ks: tuple[int, ...]) -> list[fl
 # ---- the studies
 
 LIVE = GRPOConfig(rollouts=40)
-SELDOM = Start(until=None, steps=300, thinking=0.1)
+SELDOM = Start(until=None, steps=600, thinking=0.3)
 OTHERS = Start(until=None, steps=300, tasks=(("subtraction", LEVEL), ("sorting", 4)))
 ZERO = {"untrained": (Start(until=None, steps=0), "sequence"), "other tasks": (OTHERS, "sequence"), "seldom thinks": (SELDOM, "sequence"),
         "seldom thinks, one constant": (SELDOM, "constant")}
@@ -263,11 +269,12 @@ VARIANTS = {
     "one constant": dict(averages="constant"),
     "ratio of the answer": dict(ratio="sequence"),
     "groups of 2": dict(group_size=2, n_prompts=64),
-    "groups of 32": dict(group_size=32, n_prompts=4),
-    "rate 3e-5": dict(lr=3e-5),
     "rate 3e-4": dict(lr=3e-4),
     "rate 1e-3, no warm-up": dict(lr=1e-3, warmup=0),
 }
+
+
+RECORDED_BUGS = ("prompts learnt too", "over the batch", "one token late", "old policy anew", "colder than learnt")
 
 
 def varied(**changes) -> GRPOConfig:
@@ -287,11 +294,11 @@ STUDIES = [
     Study(name="grpo-zero", is_planned=True, question="What does GRPO make of a model that was not taught to think?",
           trials=tuple(Rewarded(arm=arm, seed=s, start=start, config=GRPOConfig(rollouts=100, averages=averages))
                        for arm, (start, averages) in ZERO.items() for s in SEEDS)),
-    Study(name="grpo-hacking", is_planned=True, question="What does a model learn from a reward for true equations?",
-          trials=tuple(Rewarded(arm=score, seed=s, score=score, config=GRPOConfig(rollouts=100), every=10) for score in ("equations", "columns") for s in SEEDS)),
+    Study(name="grpo-hacking", is_planned=True, question="What does a model learn that is paid by the token, by the true equation, or by the column?",
+          trials=tuple(Rewarded(arm=score, seed=s, score=score, config=GRPOConfig(rollouts=60), every=10) for score in ("tokens", "equations", "columns") for s in SEEDS)),
     Study(name="grpo-variants", is_planned=True, question="Which parts of GRPO matter here? (As it is: grpo-live.)",
           trials=tuple(Rewarded(arm=arm, seed=s, config=varied(**changes)) for arm, changes in VARIANTS.items() for s in SEEDS)
           + tuple(Rewarded(arm="not above the mean", seed=s, config=LIVE, group_mean=False) for s in SEEDS)),
     Study(name="grpo-bugs", is_planned=True, question="Which bugs of GRPO still train? (Without any: grpo-live.)",
-          trials=tuple(Rewarded(arm=bug, seed=s, config=LIVE, bug=bug, n_rl=32 if bug in PROBLEMS else N_RL) for bug in (*BUGS, *PROBLEMS) for s in SEEDS)),
+          trials=tuple(Rewarded(arm=bug, seed=s, config=LIVE, bug=bug, n_rl=32 if bug in PROBLEMS else N_RL) for bug in (*RECORDED_BUGS, *PROBLEMS) for s in SEEDS)),
 ]
