@@ -64,7 +64,7 @@ class Episodes:
         return [TOKENIZER.decode(row[keep].tolist(), skip_special_tokens=False) for row, keep in zip(self.tokens, self.is_completion)]
 
 
-def encode(text: str) -> list[int]:
+def token_ids(text: str) -> list[int]:
     """The numbers of a text's tokens."""
     return TOKENIZER.encode(text).ids
 
@@ -76,7 +76,7 @@ def worked(problems: list[Problem], *, is_direct: bool = False) -> Episodes:
 
 def as_episodes(problems: list[Problem], completions: list[str]) -> Episodes:
     """Episodes of each problem's prompt and the completion that stands beside it."""
-    return Episodes.of([encode(p.prompt) for p in problems], [encode(text) for text in completions])
+    return Episodes.of([token_ids(p.prompt) for p in problems], [token_ids(text) for text in completions])
 
 
 def log_probs(logits: Tensor, tokens: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ def write(model: Transformer, problems: list[Problem], *, n_samples: int = 1, te
 
     temperature 0 is greedy. A completion that has not ended after max_new_tokens is cut there.
     """
-    prompts = [encode(p.prompt) for p in problems for _ in range(n_samples)]
+    prompts = [token_ids(p.prompt) for p in problems for _ in range(n_samples)]
     completions = []
     for i in range(0, len(prompts), ROWS):
         completions += decode(model, prompts[i:i + ROWS], max_new_tokens=max_new_tokens, temperature=temperature, stop_token=STOP,

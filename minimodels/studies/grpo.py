@@ -261,8 +261,7 @@ def pass_curve(n_right: list[int], samples: int, ks: tuple[int, ...]) -> list[fl
 LIVE = GRPOConfig(rollouts=40)
 SELDOM = Start(until=None, steps=600, thinking=0.3)
 OTHERS = Start(until=None, steps=300, tasks=(("subtraction", LEVEL), ("sorting", 4)))
-ZERO = {"untrained": (Start(until=None, steps=0), "sequence"), "other tasks": (OTHERS, "sequence"), "seldom thinks": (SELDOM, "sequence"),
-        "seldom thinks, one constant": (SELDOM, "constant")}
+ZERO = {"untrained": Start(until=None, steps=0), "other tasks": OTHERS, "seldom thinks": SELDOM}
 VARIANTS = {
     "with a reference, 0.04": dict(kl_weight=0.04),
     "not by the deviation": dict(divides_by_std=False),
@@ -292,8 +291,8 @@ STUDIES = [
     Study(name="grpo-live", is_planned=True, question="What do the chapter's own forty rollouts reach, seed by seed?",
           trials=tuple(Rewarded(arm="live", seed=s, config=LIVE) for s in (1, 2, 3, 4, 5, 6))),
     Study(name="grpo-zero", is_planned=True, question="What does GRPO make of a model that was not taught to think?",
-          trials=tuple(Rewarded(arm=arm, seed=s, start=start, config=GRPOConfig(rollouts=100, averages=averages))
-                       for arm, (start, averages) in ZERO.items() for s in SEEDS)),
+          trials=tuple(Rewarded(arm=arm, seed=s, start=start, config=GRPOConfig(rollouts=100))
+                       for arm, start in ZERO.items() for s in SEEDS)),
     Study(name="grpo-hacking", is_planned=True, question="What does a model learn that is paid by the token, by the true equation, or by the column?",
           trials=tuple(Rewarded(arm=score, seed=s, score=score, config=GRPOConfig(rollouts=60), every=10) for score in ("tokens", "equations", "columns") for s in SEEDS)),
     Study(name="grpo-variants", is_planned=True, question="Which parts of GRPO matter here? (As it is: grpo-live.)",
