@@ -3,7 +3,7 @@
 #   book:
 #     number: 15
 #     reading: 85 min
-#     cpu: 80 s, 0.6 GB
+#     cpu: 65 s, 1 GB
 #     needs: "[The model](04_model.ipynb) and its loss; two paragraphs recall how it writes"
 #     terms:
 #       rl: [reward, advantage, policy]
@@ -714,7 +714,7 @@ def mean_of(trials, name, *, every=10):
 kl = [row[0] for row in quality[0]["curve"]], [statistics.mean(t["curve"][i][LOOK.index("kl")] for t in quality) for i in range(len(quality[0]["curve"]))]
 entropy = mean_of(quality, "entropy")
 show.show(show.lines({"entropy": entropy, "KL from the start": kl}, concept={"entropy": "rl", "KL from the start": "rl"}, x="rollouts of 128 answers", y="nats a token",
-                     title="The policy grows sure of itself, and is soon as far from its start as it will be"),
+                     title="The policy grows sure of itself, and drifts from its start by a tenth of a nat"),
           alt="Two lines over 300 rollouts: the entropy falls from 0.10 nats a token to 0.015; the divergence from the start rises within ten rollouts to 0.03, and then goes up and down between 0.05 and 0.14.",
           caption="Recorded: minimodels study grpo-quality; means of three seeds. Entropy of its next token, over ten rollouts each; k3 against the start, on 200 sampled answers.")
 
@@ -1169,7 +1169,7 @@ ledger.show("C32", "C34")
 #
 # </details>
 #
-# > **Exercise 15.11** (one digit more; easy, 10 minutes). The model of 300 rollouts, `Run.open(lab.data_file("checkpoints/solver")).model()`, solves
+# > **Exercise 15.11** (one digit more; easy, 10 minutes). The model of 300 rollouts lies in `data/checkpoints/solver` (`Run.open` opens it), and solves
 # > nearly all sums of three digits. Let it add numbers of four. What does it write?
 #
 # <details><summary>Solution</summary>
