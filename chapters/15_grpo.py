@@ -92,7 +92,7 @@ for text in write(taught, sums[:2]).texts:
 # somebody must know the way. *Checking* an answer is cheap: $347 + 85$ is 432 or it is not. Can a model learn from nothing but
 # *right* and *wrong*?
 #
-# The report on DeepSeek-R1 made this question famous. It describes two models: **R1-Zero**, trained by right and wrong alone, and **R1**, which had
+# The report on DeepSeek-R1 made this question famous. It describes two models: **R1-Zero**, trained by rules for answer and format alone, and **R1**, which had
 # four stages of training and was published for use. On AIME, a competition for school pupils, R1-Zero went from 15.6 to 71.0 percent of the problems
 # ([DeepSeek-R1](../book/references.md#deepseek-r1), section 2.2, first version).
 #
@@ -125,8 +125,8 @@ show.drawing("rollout", wide=True,
 # In words: the model writes a **group** of answers to one question. A rule gives each a **reward**. An answer that earned more than
 # its group's mean is made likelier, one that earned less, unlikelier; how far it lies above the mean is its **advantage**. That is **group relative policy optimization**, **GRPO**. (A
 # **policy** is what chooses: here the model, and its choice is the next token.) The group takes the place of a second model, a
-# judge of positions, which older methods train beside the first.) One round of this, here 16 questions with eight answers each, we call a **rollout**. (Old policy and
-# reference in the drawing come in steps four and five.
+# judge of positions, which older methods train beside the first. One round of this, here 16 questions with eight answers each, we call a **rollout**. (Old
+# policy and reference in the drawing come in steps four and five.)
 #
 # By hand, with four answers to one question, rewards 1, 0, 0, 1. The mean is a half. The first and the last are half a point above,
 # the two others half a point below. If all four were right, nothing would be above anything, and nothing would be learnt. If all
@@ -798,7 +798,7 @@ show.show(fig.update_xaxes(tickvals=list(ks), ticktext=[str(k) for k in ks]).upd
 #
 # ## Without a teacher
 #
-# R1-Zero was shown no solutions on purpose. Its start was V3-Base, which has read 14.8 trillion tokens, worked sums among them. What
+# R1-Zero was shown no solutions on purpose. Its start was V3-Base, which has read 14.8 trillion tokens, and among them, one may assume, many a worked problem. What
 # is such a start here? Three of them:
 #
 # - **untrained**: random weights;
@@ -851,7 +851,7 @@ show.table(rows, caption="Means of three seeds; form, thinks and tokens "
 # not one weight has moved. (The 38 and 40 tokens of the table are two draws from one and the same model.) The second earns points for its format, and it learns the format: from 74.5 percent of its texts to 99.5. Of sums
 # it learns nothing: of 38,400 samples of the three seeds one was right.
 #
-# The third is nearest to R1-Zero. When it answers at once it is hardly ever right; when it happens to think, in up to three cases of ten. So thinking is made
+# The third is nearest to R1-Zero. When it answers at once it is hardly ever right; when it happens to think, it is right in two or three cases of ten. So thinking is made
 # likelier, and with it the length. A curve of growing answers like R1-Zero's can come from this alone, without a wish to think: longer answers were
 # right, so they were pushed up. (They grow to what a sum takes, and stop there.)
 #
@@ -1118,7 +1118,7 @@ ledger.show("C32", "C34")
 # %% [markdown]
 # R1's authors wrote *on par*. In eleven rows of their table with a score for o1, R1 leads in five and trails in six. On AIME, with
 # its thirty questions, the lead of 0.6 points says nothing. On MATH-500, with 500, it is 97.3 against 96.4: the intervals (by
-# Wilson's equation, each question counted once) are 95.5 to 98.4 and 94.4 to 97.7: each is less certain than the 0.9 points between them. No table of this kind makes an order of *the best*.
+# Wilson's equation, each question counted once) are 95.5 to 98.4 and 94.4 to 97.7. Either score may be off by more than the 0.9 points between them. No table of this kind makes an order of *the best*.
 #
 # ## What production does
 #
