@@ -14,7 +14,7 @@ from minimodels.explorables import Traces, scripts, traces
 from minimodels.grpo import GRPOConfig
 from minimodels.palette import COLORS
 from minimodels.studies import distill, grpo
-from minimodels.studies.grpo import Start, evaluation
+from minimodels.studies.grpo import SupervisedStart, evaluation
 from minimodels.tasks import addition, countdown, sorting, subtraction
 
 ROOT = Path(__file__).parents[1]
@@ -132,7 +132,7 @@ def test_a_trial_of_the_study_can_be_read(monkeypatch):
     for name in ("skills", "sampled", "accuracy"):
         monkeypatch.setattr(distill, name, lambda *_, **__: 0.0)
     way = distill.Way(rl=GRPOConfig(rollouts=7, n_prompts=1, group_size=3, minibatches=1))
-    trial = distill.Student(arm="a reward", seed=1, way=way, start=Start(until=None, steps=0)).run()
+    trial = distill.Student(arm="a reward", seed=1, way=way, start=SupervisedStart(until=None, steps=0)).run()
     piece = Traces.of(evaluation(2), ["", ""], {"a reward": json.loads(json.dumps(trial))})
     assert len(piece.students[0]["looks"]) > 1 and piece.students[0]["looks"][0][:2] == [0, 0.0]
 
